@@ -1,1 +1,26 @@
+//! Who may do what: tokens, scopes, names and rules.
+//!
+//! Everything here is a function of its arguments. There is no I/O and no clock: `now` is always handed in, and the only
+//! outside thing ever asked for is randomness, when a token or an identifier is made. The store keeps what this crate
+//! describes, the gateway asks it to decide.
 #![forbid(unsafe_code)]
+
+pub mod env;
+pub mod name;
+pub mod principal;
+pub mod scope;
+pub mod token;
+
+pub use env::{AcceptEnv, PatternError};
+pub use name::{KeyName, NameError, SandboxName, new_id};
+pub use principal::{Action, Credential, Decision, Denied, DenyReason, Principal, decide};
+pub use scope::{Scope, ScopeError, Scopes};
+pub use token::{
+    Label, LabelError, SourceNetworks, SourcesError, Token, TokenHash, TokenState, TtlError, TtlPolicy,
+    TypedToken, check_token, hash_presented,
+};
+
+/// The system's random generator gave nothing; no secret can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system's random number generator failed")]
+pub struct NoRandomness;
