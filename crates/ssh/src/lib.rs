@@ -1,9 +1,15 @@
 //! The SSH server core: transport, user authentication and channels, without I/O (see `driver` for tokio).
 #![forbid(unsafe_code)]
 
+mod auth;
 pub mod codec;
+pub mod connection;
+pub mod driver;
+pub mod event;
 pub mod hostkey;
 pub mod transport;
+
+pub use connection::Config;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
