@@ -1,1 +1,226 @@
-fn main(){}
+//! Measures the gateway beside Debian's sshd on the same machine, with the same client and cipher, in one run and in
+//! turns, and writes `bench/RESULTS.md`. CPU seconds of all server processes are the figure to trust; wall time comes second.
+//!
+//! Environment: `BENCH_QUICK=1` for a short run (the report is then printed and not written), `BENCH_SELFTEST=1` to
+//! measure sshd against sshd, which must give ratios of about 1, `BENCH_ONLY=bulk,connect,exec,echo,memory,start` for
+//! some parts, `SANDGATE=PATH` for the binary (default: `target/release/sandgate`).
+#![forbid(unsafe_code)]
+
+mod account;
+mod bulk;
+mod echo;
+mod idle;
+mod latency;
+mod report;
+mod side;
+mod stats;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bulk::{CIPHERS, Direction};
+use echo::Load;
+use report::{Budget, Report, cell, machine, version};
+use side::{Kind, Side};
+use stats::ratio;
+
+/// How much is measured.
+struct Plan {
+    mib: u32,
+    bulk_rounds: u32,
+    connect_pairs: u32,
+    exec_pairs: u32,
+    keys: u32,
+    sessions: u32,
+    starts: u32,
+}
+
+const FULL: Plan = Plan {
+    mib: 1024,
+    bulk_rounds: 5,
+    connect_pairs: 80,
+    exec_pairs: 200,
+    keys: 1200,
+    sessions: 150,
+    starts: 20,
+};
+const QUICK: Plan =
+    Plan { mib: 256, bulk_rounds: 1, connect_pairs: 10, exec_pairs: 20, keys: 200, sessions: 20, starts: 5 };
+
+fn main() -> Result<()> {
+    let flag = |name: &str| std::env::var_os(name).is_some_and(|v| v != "0" && !v.is_empty());
+    let (quick, selftest) = (flag("BENCH_QUICK"), flag("BENCH_SELFTEST"));
+    let plan = if quick { QUICK } else { FULL };
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|p| p == part);
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace root")?;
+    let binary =
+        std::env::var_os("SANDGATE").map_or_else(|| root.join("target/release/sandgate"), PathBuf::from);
+    if !selftest && !binary.exists() {
+        bail!("{} is missing: run `make build` first", binary.display());
+    }
+    let work = tempfile::Builder::new().prefix("sgb-").tempdir_in("/tmp")?;
+    let first = if selftest { Kind::Sshd } else { Kind::Sandgate };
+    let mut sides = [
+        Side::prepare(if selftest { "sshd-a" } else { "sandgate" }, first, work.path(), &binary)?,
+        Side::prepare("sshd", Kind::Sshd, work.path(), &binary)?,
+    ];
+    for side in &mut sides {
+        side.start()?;
+        side.provision()?;
+    }
+    let report = run(&mut sides, &plan, &wanted)?;
+    for side in &mut sides {
+        side.shut_down();
+    }
+
+    let heading = format!(
+        "Made by `make bench`; do not edit.\n\n* machine: {}\n* server: {}; {}\n* client: {}; curve25519-sha256, ed25519 keys, \
+         both servers on loopback, in turns within one run\n* CPU seconds: {}; they include the command that the session runs \
+         (`head`, `cat`), on both sides",
+        machine(),
+        if selftest {
+            "sshd (self-test)".to_owned()
+        } else {
+            version(&binary.display().to_string(), "--version")
+        },
+        version("/usr/sbin/sshd", "-V"),
+        version("ssh", "-V"),
+        sides[0].account.method().describe(),
+    );
+    let text = report.render(&heading);
+    if quick || selftest || !only.is_empty() {
+        println!("\n{text}");
+    } else {
+        let path = root.join("bench/RESULTS.md");
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        println!("written: bench/RESULTS.md");
+    }
+    Ok(())
+}
+
+fn run(sides: &mut [Side; 2], plan: &Plan, wanted: &dyn Fn(&str) -> bool) -> Result<Report> {
+    let mut report = Report::default();
+    if wanted("bulk") {
+        bulk_lines(sides, plan, &mut report)?;
+    }
+    if wanted("connect") {
+        let [ours, theirs] = latency::new_connections(sides, plan.connect_pairs)?;
+        report.ratio("`ssh host true`, new connection each", [&ours, &theirs], "ms", 1, Budget::AtMost(0.6));
+    }
+    if wanted("exec") {
+        let [ours, theirs] = latency::multiplexed(sides, plan.exec_pairs)?;
+        report.ratio(
+            "`true` over one ControlMaster connection",
+            [&ours, &theirs],
+            "ms",
+            1,
+            Budget::AtMost(1.0),
+        );
+    }
+    if wanted("echo") {
+        echo_lines(sides, plan, &mut report)?;
+    }
+    if wanted("memory") {
+        memory_lines(sides, plan, &mut report)?;
+    }
+    if wanted("start") {
+        let [ours, theirs] = idle::start_times(sides, plan.starts)?;
+        report.figure(
+            "start to accepting connections (data directory exists)",
+            cell(&ours, "ms", 1),
+            cell(&theirs, "ms", 1),
+            (ours.median(), " ms"),
+            Budget::AtMost(50.0),
+        );
+    }
+    Ok(report)
+}
+
+fn bulk_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()> {
+    for cipher in CIPHERS {
+        for direction in [Direction::Download, Direction::Upload] {
+            let [ours, theirs] = bulk::measure(sides, cipher, direction, plan.mib, plan.bulk_rounds)?;
+            let short = cipher.trim_end_matches("@openssh.com");
+            report.ratio(
+                &format!("{} {short}: server CPU per GiB", direction.name()),
+                [&ours.cpu, &theirs.cpu],
+                "s",
+                2,
+                Budget::AtMost(0.5),
+            );
+            report.ratio(
+                &format!("{} {short}: wall throughput", direction.name()),
+                [&ours.rate, &theirs.rate],
+                "MiB/s",
+                0,
+                Budget::AtLeast(1.3),
+            );
+        }
+    }
+    report.note(format!(
+        "bulk: `ssh -c CIPHER host 'head -c {0}M /dev/zero' >/dev/null` and `head -c {0}M /dev/zero | ssh -c CIPHER host 'cat >/dev/null'`, {1} times each",
+        plan.mib, plan.bulk_rounds
+    ));
+    Ok(())
+}
+
+fn echo_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()> {
+    let [ours_idle, theirs_idle] = echo::measure(sides, Load::Idle, plan.keys)?;
+    let [ours_busy, theirs_busy] = echo::measure(sides, Load::Yes, plan.keys)?;
+    let reference = theirs_idle.percentile(99.0);
+    let show = |s: &stats::Series| {
+        format!("p50 {:.0} µs, p99 {:.0} µs (n={})", s.median(), s.percentile(99.0), s.len())
+    };
+    for (what, ours, theirs) in [
+        ("key press to echo, idle: p99", &ours_idle, &theirs_idle),
+        (
+            "key press to echo, `yes` in another channel: p99, against sshd's idle p99",
+            &ours_busy,
+            &theirs_busy,
+        ),
+    ] {
+        report.figure(
+            what,
+            show(ours),
+            show(theirs),
+            (ratio(ours.percentile(99.0), reference), " ×"),
+            Budget::AtMost(1.2),
+        );
+    }
+    report.note(format!(
+        "echo: one byte into `ssh -tt host 'stty -icanon echo; exec cat >/dev/null'`, time to its echo, {} ms between keys; under load the \
+         session and `yes` share a ControlMaster, so the client's own work on the flood is part of both servers' figures. Beside \
+         sshd under the same load the p99 ratio is {:.2}",
+        4,
+        ratio(ours_busy.percentile(99.0), theirs_busy.percentile(99.0))
+    ));
+    Ok(())
+}
+
+fn memory_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()> {
+    let ours = idle::memory(&sides[0], plan.sessions)?;
+    let theirs = idle::memory(&sides[1], plan.sessions)?;
+    let kib = |v: f64| format!("{v:.0} KiB");
+    report.figure(
+        "memory per idle session with a shell, gateway side",
+        kib(ours.server),
+        kib(theirs.server),
+        (ours.server, " KiB"),
+        Budget::AtMost(64.0),
+    );
+    report.figure(
+        "memory per idle session with a shell, agent side",
+        kib(ours.agent),
+        "none".to_owned(),
+        (ours.agent, " KiB"),
+        Budget::AtMost(64.0),
+    );
+    report.note(format!(
+        "memory: growth of the proportional set size (PSS) over {} sessions `ssh -tt host`, after ten that came and went; the user's \
+         shell itself ({:.0} KiB and {:.0} KiB) is not counted",
+        plan.sessions, ours.shell, theirs.shell
+    ));
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! From a key press to its echo: a byte is written to the client, and the time is taken until the pty on the server
+//! side has echoed it back. Once idle, and once while another channel of the same connection is flooded by `yes`.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::latency::Master;
+use crate::side::Side;
+use crate::stats::Series;
+
+/// An echo that has not come after this long counts as lost.
+const LOST: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// Keys pressed on one side before it is the other's turn.
+const BATCH: u32 = 50;
+/// Pause between two keys: each one finds everything asleep, as a typist's does.
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// What else the connection does while keys are pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Nothing.
+    Idle,
+    /// Another session of the same connection runs `yes`.
+    Yes,
+}
+
+/// Microseconds from key to echo, `samples` on each side, in alternating batches.
+pub fn measure(sides: &[Side; 2], load: Load, samples: u32) -> Result<[Series; 2]> {
+    let mut series = [Series::default(), Series::default()];
+    match load {
+        Load::Idle => {
+            let mut keyboards = [Keyboard::open(&sides[0])?, Keyboard::open(&sides[1])?];
+            for _ in 0..samples.div_ceil(BATCH) {
+                for (keyboard, series) in keyboards.iter_mut().zip(&mut series) {
+                    keyboard.batch(series)?;
+                }
+            }
+        }
+        Load::Yes => {
+            // Only one flood at a time: each side is measured with the machine to itself, in several turns.
+            const TURNS: u32 = 4;
+            for _ in 0..TURNS {
+                for (side, series) in sides.iter().zip(&mut series) {
+                    let flood = Flood::start(side)?;
+                    let mut keyboard = Keyboard::open_on(side, &flood.master_path)?;
+                    for _ in 0..samples.div_ceil(BATCH * TURNS) {
+                        keyboard.batch(series)?;
+                    }
+                    flood.check()?;
+                }
+            }
+        }
+    }
+    Ok(series)
+}
+
+/// A control master with one session that runs `yes` into nothing.
+struct Flood {
+    _master: Master,
+    master_path: String,
+    yes: std::cell::RefCell<Child>,
+}
+
+impl Flood {
+    fn start(side: &Side) -> Result<Self> {
+        let master = Master::start(side)?;
+        let master_path = side.control_path();
+        let yes = side.ssh(&["-S", &master_path]).arg("yes").stdout(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(Self { _master: master, master_path, yes: std::cell::RefCell::new(yes) })
+    }
+
+    /// The figure means nothing if the flood has ended in between.
+    fn check(&self) -> Result<()> {
+        match self.yes.borrow_mut().try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the session with `yes` ended with {status}"),
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let mut yes = self.yes.borrow_mut();
+        let _ = yes.kill();
+        let _ = yes.wait();
+    }
+}
+
+/// A session with a pty whose terminal echoes every byte at once.
+struct Keyboard {
+    child: Child,
+    keys: ChildStdin,
+    screen: ChildStdout,
+    label: String,
+    next: u8,
+}
+
+impl Keyboard {
+    fn open(side: &Side) -> Result<Self> {
+        Self::start(side, &["-tt"])
+    }
+
+    fn open_on(side: &Side, master: &str) -> Result<Self> {
+        Self::start(side, &["-tt", "-S", master])
+    }
+
+    fn start(side: &Side, options: &[&str]) -> Result<Self> {
+        let mut child = side
+            .ssh(options)
+            .arg("stty -icanon echo; printf ready; exec cat >/dev/null")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let keys = child.stdin.take().context("no stdin")?;
+        let screen = child.stdout.take().context("no stdout")?;
+        let mut keyboard = Self { child, keys, screen, label: side.label.clone(), next: b'a' };
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"ready") {
+            seen.push(keyboard.read_byte()?);
+        }
+        Ok(keyboard)
+    }
+
+    fn batch(&mut self, series: &mut Series) -> Result<()> {
+        for _ in 0..BATCH {
+            std::thread::sleep(PAUSE);
+            let key = self.next;
+            self.next = if key == b'z' { b'a' } else { key + 1 };
+            let began = Instant::now();
+            self.keys.write_all(&[key]).context("the session has ended")?;
+            let echo = self.read_byte()?;
+            let took = began.elapsed();
+            if echo != key {
+                bail!("{}: key {key:#x} came back as {echo:#x}", self.label);
+            }
+            series.push(took.as_secs_f64() * 1e6);
+        }
+        Ok(())
+    }
+
+    fn read_byte(&mut self) -> Result<u8> {
+        let ready = poll(&mut [PollFd::new(&self.screen, PollFlags::IN)], Some(&LOST))?;
+        if ready == 0 {
+            bail!("{}: no echo within {} s", self.label, LOST.tv_sec);
+        }
+        let mut byte = [0_u8];
+        self.screen
+            .read_exact(&mut byte)
+            .with_context(|| format!("{}: the session has ended", self.label))?;
+        Ok(byte[0])
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
