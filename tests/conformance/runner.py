@@ -140,8 +140,9 @@ class Run:
         return edited
 
     def one(self, row, index):
-        obj = self.work / row.name
-        state = self.work / f"{row.name}.d"
+        # Neutral names: hostkey-rotate drops every configuration line that contains "hostkey", paths included.
+        obj = self.work / f"o{index:02}"
+        state = self.work / f"s{index:02}"
         obj.mkdir()
         state.mkdir()
         for name in OBJ_FILES:

@@ -1,0 +1,43 @@
+# What a newcomer needs: `make run` for a sandbox to ssh into, `make test` before a change is sent.
+
+CARGO ?= cargo
+AGENT_TARGET := x86_64-unknown-linux-gnu
+RELEASE := target/release
+AGENT := target/agent/$(AGENT_TARGET)/agent/sandgate-agent
+
+.PHONY: all build run test bench fmt lint prerequisites clean-test
+
+all: build
+
+# The gateway, and beside it the static agent that goes into every sandbox. No musl target is needed: glibc links statically
+# because the agent does its own passwd lookups.
+build: prerequisites
+	$(CARGO) build --release --locked -p sandgate
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile agent --target $(AGENT_TARGET) \
+		-p sandgate-agent --target-dir target/agent
+	install -m 0755 $(AGENT) $(RELEASE)/sandgate-agent
+
+# libseccomp's headers, a C compiler and pkg-config; installed for root, named for everybody else.
+prerequisites:
+	@.ci/prerequisites
+
+run: build
+	$(RELEASE)/sandgate up
+
+test:
+	.ci/suite
+
+bench: build
+	$(CARGO) run --release --locked -p sandgate-bench
+
+fmt:
+	$(CARGO) fmt --all
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+# Logs and scratch directories of test and bench runs. It ends no process.
+clean-test:
+	rm -rf target/test-logs target/test-skips.txt
+	find /tmp -maxdepth 1 -user "$$(id -un)" \( -name 'sgc-*' -o -name 'sgb-*' \) -exec rm -rf {} +
