@@ -17,7 +17,7 @@ pub use principal::{Action, Credential, Decision, Denied, DenyReason, Principal,
 pub use scope::{Scope, ScopeError, Scopes};
 pub use token::{
     Label, LabelError, SourceNetworks, SourcesError, Token, TokenHash, TokenState, TtlError, TtlPolicy,
-    TypedToken, check_token, hash_presented,
+    TypedToken, check_token, clock, hash_presented,
 };
 
 /// The system's random generator gave nothing; no secret can be made.

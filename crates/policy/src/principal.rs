@@ -179,6 +179,12 @@ pub enum DenyReason {
     /// The key is known but not for that sandbox, or there is no such sandbox.
     #[error("the key does not open that sandbox")]
     KeyNotForSandbox,
+    /// It has as many connections as one credential may have.
+    #[error("the credential has too many connections")]
+    TooManyConnections,
+    /// A way to log in that no credential here can be used with.
+    #[error("the method is not supported")]
+    UnsupportedMethod,
     /// The store did not answer.
     #[error("the store could not be asked")]
     StoreFailed,
@@ -198,6 +204,8 @@ impl DenyReason {
             DenyReason::SandboxGone => "sandbox_gone",
             DenyReason::UnknownKey => "unknown_key",
             DenyReason::KeyNotForSandbox => "key_not_for_sandbox",
+            DenyReason::TooManyConnections => "too_many_connections",
+            DenyReason::UnsupportedMethod => "unsupported_method",
             DenyReason::StoreFailed => "store_failed",
         }
     }

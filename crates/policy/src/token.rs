@@ -209,7 +209,8 @@ pub fn check_token(token: &TokenState<'_>, source: IpAddr, now: OffsetDateTime) 
 }
 
 /// A time for people: `2026-11-22 14:02 UTC`.
-pub(crate) fn clock(at: OffsetDateTime) -> String {
+#[must_use]
+pub fn clock(at: OffsetDateTime) -> String {
     let at = at.to_offset(time::UtcOffset::UTC);
     format!(
         "{:04}-{:02}-{:02} {:02}:{:02} UTC",
