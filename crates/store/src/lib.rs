@@ -1,1 +1,155 @@
+//! What outlives the gateway: sandboxes, tokens (as hashes), public keys, sessions and the audit trail.
+//!
+//! SQLite through sqlx. The statements keep to what PostgreSQL understands too: numbered placeholders, TEXT and BIGINT, no
+//! functions of one database; numbers and times are made here and not by the database.
+//!
+//! Reads and the owner's changes go to the database at once. What every login and session writes (audit, session rows, time
+//! of last use) goes through one bounded queue to a writer task, which puts many rows into one transaction, so that
+//! no login waits for a disk. See [`Store::record`] and [`Store::note_use`] for what happens when the queue is full.
 #![forbid(unsafe_code)]
+
+mod keys;
+mod rows;
+mod sandboxes;
+mod sessions;
+mod tokens;
+mod writer;
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use time::OffsetDateTime;
+
+pub use keys::{KeyLookup, KeyRow, KeySandboxes};
+pub use sandboxes::{Phase, SandboxRow};
+pub use sessions::{AuditRow, SessionEnd, SessionRow};
+pub use tokens::{TokenLookup, TokenRow};
+pub use writer::{Record, Use};
+
+/// Connections to the database. Logins only read, and a read takes some tens of microseconds.
+const CONNECTIONS: u32 = 4;
+/// How long a write waits for another one before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for one of the connections.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a token's row is kept after it expired, so that its holder can still be told.
+const KEEP_DEAD_TOKENS: time::Duration = time::Duration::days(90);
+
+/// The open database and its writer.
+pub struct Store {
+    pool: SqlitePool,
+    writer: writer::Writer,
+}
+
+impl Store {
+    /// Opens or makes the database file (0600, as are the files that SQLite puts beside it), brings its tables up to
+    /// date, and starts the writer. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or holds something newer or other than this program's tables.
+    pub async fn open(path: &Path, now: OffsetDateTime) -> Result<Store, StoreError> {
+        // SQLite gives its own files the mode of this one.
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .and_then(|file| file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)))
+            .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With WAL this never corrupts; a power cut may lose the last transactions, a crash of ours may not.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .min_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
+        sqlx::query("DELETE FROM tokens WHERE expires_at < $1")
+            .bind(rows::millis(now - KEEP_DEAD_TOKENS))
+            .execute(&pool)
+            .await?;
+        // Rows left open by a gateway that was killed.
+        sqlx::query("UPDATE sessions SET ended_at = $1, outcome = 'gateway gone' WHERE ended_at IS NULL")
+            .bind(rows::millis(now))
+            .execute(&pool)
+            .await?;
+        let last_seq: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM audit").fetch_one(&pool).await?;
+        let writer = writer::Writer::start(pool.clone(), last_seq.unwrap_or(0));
+        Ok(Store { pool, writer })
+    }
+
+    /// Hands a row of the audit trail or of a session to the writer. Waits while the queue is full: nothing of it is
+    /// ever left out while the gateway runs.
+    pub async fn record(&self, record: Record) {
+        self.writer.record(record).await;
+    }
+
+    /// As [`Store::record`], from a place that cannot wait (the end of a session, in a destructor). When the queue is
+    /// full a task of its own does the waiting; there are never more of those than there were live sessions. Must be called inside a
+    /// tokio runtime.
+    pub fn record_later(&self, record: Record) {
+        self.writer.record_later(record);
+    }
+
+    /// Notes that a credential was used just now. Dropped when the queue is half full: the next use tells the same.
+    pub fn note_use(&self, used: Use) {
+        self.writer.note_use(used);
+    }
+
+    /// Waits until all that was handed to the writer before is in the database.
+    pub async fn flush(&self) {
+        self.writer.flush().await;
+    }
+
+    /// Flushes and closes. Later calls fail.
+    pub async fn close(&self) {
+        self.flush().await;
+        self.pool.close().await;
+    }
+}
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database file itself.
+    #[error("the database {path} cannot be opened: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The tables could not be brought up to date.
+    #[error("the database's tables cannot be brought up to date: {0}")]
+    Migrate(sqlx::migrate::MigrateError),
+    /// A name or key that must be unique is there already.
+    #[error("it exists already")]
+    Exists,
+    /// A row holds something that no version of this program has written.
+    #[error("the database holds a malformed {0}")]
+    Malformed(&'static str),
+    /// Anything else that the database said.
+    #[error("the database failed: {0}")]
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        match &error {
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => StoreError::Exists,
+            _ => StoreError::Database(error),
+        }
+    }
+}
