@@ -1,1 +1,37 @@
+//! The protocol between the gateway and the guest agent, without I/O.
+//!
+//! Primer: a *link* is one ordered byte stream. Both sides begin with a [`message::Hello`]; after it, frames of an 8-byte header
+//! (stream id, kind, length) and a payload travel both ways. The host opens *streams* (a process, a question); each stream has credit in both
+//! directions, so that data nobody reads never delays anything else. `docs/wire.md` is the reference, field by field.
+//!
+//! * [`frame`]: header, kinds, incremental decoder, output buffer.
+//! * [`message`]: the payloads.
+//! * [`mux`]: the state machine of one end of a link.
+//! * [`relay`]: carries many links over one, by renaming stream ids.
 #![forbid(unsafe_code)]
+
+mod codec;
+pub mod frame;
+pub mod message;
+pub mod mux;
+pub mod relay;
+
+pub use codec::DecodeError;
+
+/// The oldest protocol version that this code speaks.
+pub const VERSION_MIN: u16 = 1;
+/// The newest protocol version that this code speaks.
+pub const VERSION_MAX: u16 = 1;
+
+/// Capability: an exec without terminal can run on pipes passed along with its Open (Unix sockets only).
+pub const CAP_PASS_STDIO: u64 = 1;
+/// Capability, reserved: the agent serves SFTP.
+pub const CAP_SFTP: u64 = 1 << 1;
+/// Capability, reserved: the agent dials TCP and Unix sockets in the guest.
+pub const CAP_DIAL: u64 = 1 << 2;
+/// Capability, reserved: the agent listens in the guest (listen, incoming, accept).
+pub const CAP_LISTEN: u64 = 1 << 3;
+
+/// Credit that each side grants to each direction of a stream when it opens, in bytes. Enough to keep a local link busy, small
+/// enough that a thousand streams that nobody reads stay under half a gigabyte.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
