@@ -1,0 +1,52 @@
+//! Waiting for something to become true, with a deadline.
+
+use std::time::{Duration, Instant};
+
+/// Polls `condition` every 20 ms until it holds; false when `deadline` passed first.
+pub fn until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + deadline;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that was free on loopback a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Divides a large repetition count by `SANDGATE_TEST_SCALE`, never below one.
+pub fn scaled(count: usize) -> usize {
+    let scale = std::env::var("SANDGATE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1usize);
+    (count / scale.max(1)).max(1)
+}
+
+/// Runs `work(0..count)` on `threads` threads and collects the complaints it returns.
+///
+/// A panic in `work` fails the whole.
+pub fn in_parallel(threads: usize, count: usize, work: impl Fn(usize) -> Result<(), String> + Sync) -> Vec<String> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let complaints = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if index >= count {
+                        break;
+                    }
+                    if let Err(complaint) = work(index) {
+                        complaints.lock().unwrap().push(format!("#{index}: {complaint}"));
+                    }
+                }
+            });
+        }
+    });
+    complaints.into_inner().unwrap()
+}
