@@ -1,12 +1,16 @@
 //! The SSH server core: transport, user authentication and channels, without I/O (see `driver` for tokio).
 #![forbid(unsafe_code)]
 
+pub mod algorithm;
 mod auth;
+mod channel;
 pub mod codec;
 pub mod connection;
 pub mod driver;
 pub mod event;
 pub mod hostkey;
+mod kex;
+mod packet;
 pub mod transport;
 
 pub use connection::Config;
