@@ -1,0 +1,12 @@
+//! The session core: everything between "this principal wants a shell" and a running process in the sandbox.
+//!
+//! All front doors use it. A front door translates its protocol into a [`SessionRequest`] and moves bytes between its client
+//! and the [`RunningSession`]; whether the principal may do it, waking the sandbox, the audit and the register are here.
+
+mod registry;
+mod start;
+
+pub use registry::{
+    ConnectionGuard, EndReason, EndSignal, Registry, SessionInfo, SessionKind, Traffic,
+};
+pub use start::{Outcome, Peer, RunningSession, SessionError, SessionRecord, SessionRequest, start};

@@ -1,0 +1,16 @@
+//! The SSH front door: turns connections of the SSH core into logins and sessions.
+//!
+//! It knows SSH and nothing about sandboxes: what a principal may do, how a sandbox is woken and what runs in it is the
+//! business of [`crate::access`], [`crate::sandboxes`] and [`crate::session`].
+
+mod config;
+mod connection;
+mod keepalive;
+mod login;
+mod pump;
+mod session_channel;
+mod setup;
+
+pub use config::server_config;
+pub use connection::{Origin, serve};
+pub use keepalive::Keepalive;
