@@ -59,6 +59,10 @@ pub struct SshConfig {
     pub keepalive: Duration,
     /// Unanswered keepalives that end a connection.
     pub keepalive_missed: u32,
+    /// Host name that clients are told to use, where it is not the listening address.
+    pub public_host: Option<String>,
+    /// Port that clients are told to use, where it is not the listening one.
+    pub public_port: Option<u16>,
 }
 
 impl Default for SshConfig {
@@ -69,6 +73,8 @@ impl Default for SshConfig {
             rekey_interval: None,
             keepalive: Duration::from_secs(30),
             keepalive_missed: 3,
+            public_host: None,
+            public_port: None,
         }
     }
 }
@@ -123,7 +129,8 @@ impl Config {
     pub fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        self.apply_toml(&text).map_err(|error| ConfigError::InFile { path: path.to_owned(), error: Box::new(error) })
+        self.apply_toml(&text)
+            .map_err(|error| ConfigError::InFile { path: path.to_owned(), error: Box::new(error) })
     }
 
     /// Lays TOML text over this configuration.
@@ -131,7 +138,8 @@ impl Config {
     /// # Errors
     /// As [`Config::apply_file`].
     pub fn apply_toml(&mut self, text: &str) -> Result<(), ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string().trim_end().to_owned()))?;
+        let file: File = toml::from_str(text)
+            .map_err(|error| ConfigError::Toml(error.to_string().trim_end().to_owned()))?;
         if let Some(listen) = file.ssh.listen {
             self.ssh_listen = listen;
         }
@@ -154,13 +162,20 @@ impl Config {
         if let Some(missed) = file.ssh.keepalive_missed {
             self.ssh.keepalive_missed = at_least("ssh.keepalive_missed", missed, 1)?;
         }
+        if let Some(host) = file.ssh.public_host {
+            self.ssh.public_host = Some(host_name(host)?);
+        }
+        if let Some(port) = file.ssh.public_port {
+            self.ssh.public_port = Some(at_least("ssh.public_port", port, 1)?);
+        }
         let limits = file.limits;
         set(&mut self.limits.source_penalties, limits.source_penalties);
         if let Some(count) = limits.max_unauthenticated {
             self.limits.max_unauthenticated = at_least("limits.max_unauthenticated", count, 1)?;
         }
         if let Some(count) = limits.max_connections_per_credential {
-            self.limits.max_connections_per_credential = at_least("limits.max_connections_per_credential", count, 1)?;
+            self.limits.max_connections_per_credential =
+                at_least("limits.max_connections_per_credential", count, 1)?;
         }
         if let Some(deadline) = limits.handshake_deadline {
             self.login.handshake_deadline = not_zero("limits.handshake_deadline", deadline.0)?;
@@ -199,7 +214,11 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn at_least<T: PartialOrd + std::fmt::Display>(key: &'static str, value: T, least: T) -> Result<T, ConfigError> {
+fn at_least<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    least: T,
+) -> Result<T, ConfigError> {
     if value < least {
         return Err(ConfigError::TooSmall { key, least: least.to_string() });
     }
@@ -213,6 +232,15 @@ fn not_zero(key: &'static str, value: Duration) -> Result<Duration, ConfigError>
 fn span(key: &'static str, value: Duration) -> Result<time::Duration, ConfigError> {
     let value = not_zero(key, value)?;
     time::Duration::try_from(value).map_err(|_| ConfigError::TooSmall { key, least: "1s".to_owned() })
+}
+
+/// A host name is printed into command lines and ssh_config, so it must be one plain word.
+fn host_name(host: String) -> Result<String, ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:_".contains(&byte);
+    if host.is_empty() || host.len() > 253 || host.starts_with('-') || !host.bytes().all(plain) {
+        return Err(ConfigError::HostName(host));
+    }
+    Ok(host)
 }
 
 /// The file as written. Every field is optional.
@@ -243,6 +271,8 @@ struct FileSsh {
     rekey_interval: Option<Span>,
     keepalive: Option<Span>,
     keepalive_missed: Option<u32>,
+    public_host: Option<String>,
+    public_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -290,7 +320,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
         let text = String::deserialize(deserializer)?;
         let span = humantime::parse_duration(&text).map_err(|error| {
-            serde::de::Error::custom(format!("\"{text}\" is not a length of time such as \"30s\" or \"1h\" ({error})"))
+            serde::de::Error::custom(format!(
+                "\"{text}\" is not a length of time such as \"30s\" or \"1h\" ({error})"
+            ))
         })?;
         Ok(Span(span))
     }
@@ -321,6 +353,9 @@ pub enum ConfigError {
     /// A bad pattern in `session.accept_env`.
     #[error("session.accept_env: {0}")]
     AcceptEnv(PatternError),
+    /// Not a host name or address.
+    #[error("ssh.public_host: \"{0}\" is neither a host name nor an address")]
+    HostName(String),
     /// A number or time below what makes sense.
     #[error("{key} must be at least {least}")]
     TooSmall {
@@ -361,6 +396,8 @@ mod tests {
                 rekey_interval = "1h"
                 keepalive = "2s"
                 keepalive_missed = 5
+                public_host = "box.example.org"
+                public_port = 22
                 [http]
                 listen = "[::1]:8022"
                 [limits]
@@ -387,15 +424,25 @@ mod tests {
         assert_eq!(changed.ssh.rekey_bytes, Some(16 << 20));
         assert_eq!(changed.ssh.rekey_interval, Some(Duration::from_secs(3600)));
         assert_eq!((changed.ssh.keepalive, changed.ssh.keepalive_missed), (Duration::from_secs(2), 5));
+        assert_eq!(
+            (changed.ssh.public_host.as_deref(), changed.ssh.public_port),
+            (Some("box.example.org"), Some(22))
+        );
         assert_eq!(changed.http_listen.map(|address| address.port()), Some(8022));
         assert!(!changed.limits.source_penalties);
-        assert_eq!((changed.limits.max_unauthenticated, changed.limits.max_connections_per_credential), (7, 8));
+        assert_eq!(
+            (changed.limits.max_unauthenticated, changed.limits.max_connections_per_credential),
+            (7, 8)
+        );
         assert_eq!(changed.login.handshake_deadline, Duration::from_secs(3));
         assert_eq!(changed.login.login_deadline, Duration::from_secs(4));
         assert_eq!((changed.login.max_attempts, changed.login.max_channels), (9, 10));
         assert_eq!(changed.tokens.default, time::Duration::minutes(10));
         assert_eq!(changed.tokens.max, time::Duration::days(2));
-        assert_eq!((changed.drain_deadline, changed.stop_grace), (Duration::from_secs(1), Duration::from_secs(6)));
+        assert_eq!(
+            (changed.drain_deadline, changed.stop_grace),
+            (Duration::from_secs(1), Duration::from_secs(6))
+        );
     }
 
     #[test]
@@ -406,6 +453,7 @@ mod tests {
             ("[ssh]\nkeepalive = \"soon\"", "soon"),
             ("[ssh]\nkeepalive = \"0s\"", "ssh.keepalive"),
             ("[ssh]\nrekey_bytes = 1", "65536"),
+            ("[ssh]\npublic_host = \"a b\"", "public_host"),
             ("[session]\naccept_env = [\"A=B\"]", "A=B"),
             ("[limits]\nmax_channels = -1", "max_channels"),
         ] {

@@ -1,1 +1,24 @@
+//! The gateway: who gets in, what runs for whom, and the SSH front door.
+//!
+//! [`Gateway::build`] opens the store, loads the host keys and finds the sandboxes; a front door (the SSH listener here,
+//! the control API in `sandgate-web`) then serves connections with it. Front doors know their protocol and nothing about
+//! sandboxes; [`session`] is what they share.
 #![forbid(unsafe_code)]
+
+pub mod access;
+pub mod audit;
+pub mod config;
+pub mod drain;
+mod gateway;
+pub mod hostkeys;
+mod ids;
+pub mod keys;
+pub mod limits;
+pub mod listener;
+pub mod sandboxes;
+pub mod session;
+pub mod ssh;
+pub mod tokens;
+
+pub use config::Config;
+pub use gateway::{BuildError, Gateway};

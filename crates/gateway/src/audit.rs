@@ -1,0 +1,89 @@
+//! The audit trail and the session rows: what happened, by whom, from where. Never a secret.
+//!
+//! What is written here is bounded by what credential holders do. Failures of strangers (unknown tokens, unknown keys)
+//! go to the log only: otherwise anybody who can reach the port could fill the disk through the database.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sandgate_policy::{Denied, Principal};
+use sandgate_store::{AuditRow, Record, SessionEnd, SessionRow, Store};
+use time::OffsetDateTime;
+
+use crate::session::SessionInfo;
+
+/// Writes what happened into the store, by way of its writer's queue.
+pub struct Audit {
+    store: Arc<Store>,
+}
+
+impl Audit {
+    pub(crate) fn new(store: Arc<Store>) -> Audit {
+        Audit { store }
+    }
+
+    /// Something the owner did on the control socket, such as `token.create`. Waits while the queue is full.
+    pub async fn owner_did(&self, action: &str, sandbox_id: Option<&str>, detail: String) {
+        tracing::info!(action, sandbox = sandbox_id, detail, "owner");
+        self.store
+            .record(Record::Audit(AuditRow {
+                at: OffsetDateTime::now_utc(),
+                action: action.to_owned(),
+                sandbox_id: sandbox_id.map(str::to_owned),
+                actor: "local owner".to_owned(),
+                client: None,
+                detail,
+            }))
+            .await;
+    }
+
+    /// Somebody logged in.
+    pub fn login(&self, principal: &Principal, client: SocketAddr) {
+        self.store.record_later(Record::Audit(AuditRow {
+            at: OffsetDateTime::now_utc(),
+            action: "login".to_owned(),
+            sandbox_id: Some(principal.sandbox_id.clone()),
+            actor: principal.credential.to_string(),
+            client: Some(client.to_string()),
+            detail: format!("scopes {}", principal.scopes),
+        }));
+    }
+
+    /// Somebody was refused. Recorded when a credential that was valid once was used, see above.
+    pub fn login_refused(&self, denied: &Denied, client: SocketAddr) {
+        let Some(told) = &denied.public else { return };
+        self.store.record_later(Record::Audit(AuditRow {
+            at: OffsetDateTime::now_utc(),
+            action: "login.refused".to_owned(),
+            sandbox_id: None,
+            actor: "holder of a former credential".to_owned(),
+            client: Some(client.to_string()),
+            detail: format!("{}: {told}", denied.log.as_str()),
+        }));
+    }
+
+    /// A session began.
+    pub fn session_started(&self, session: &SessionInfo) {
+        self.store.record_later(Record::SessionStarted(SessionRow {
+            id: session.id.clone(),
+            sandbox_id: session.sandbox_id.clone(),
+            sandbox_name: session.sandbox.clone(),
+            credential: session.credential.clone(),
+            kind: session.kind.as_str().to_owned(),
+            pty: session.pty,
+            client: session.client.map(|client| client.to_string()),
+            started_at: session.started_at,
+        }));
+    }
+
+    /// A session ended; `outcome` is for people.
+    pub fn session_finished(&self, id: &str, outcome: &str, bytes_in: u64, bytes_out: u64) {
+        self.store.record_later(Record::SessionEnded(SessionEnd {
+            id: id.to_owned(),
+            ended_at: OffsetDateTime::now_utc(),
+            outcome: outcome.to_owned(),
+            bytes_in,
+            bytes_out,
+        }));
+    }
+}
