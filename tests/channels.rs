@@ -1,5 +1,10 @@
 //! Channels beside each other, and requests that no session needs to understand.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "tests report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests report by panicking"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
@@ -51,7 +56,7 @@ fn echoes_promptly(master: &sandgate_tests::client::Master) {
 }
 
 #[test]
-fn input_that_nobody_reads_holds_up_nobody_else() {
+fn timed_input_that_nobody_reads_holds_up_nobody_else() {
     let target = Target::start();
     let master = target.master();
     let mut upload = master.ssh(&["box", "sleep 60"]);
@@ -69,7 +74,7 @@ fn input_that_nobody_reads_holds_up_nobody_else() {
 }
 
 #[test]
-fn output_that_nobody_reads_holds_up_nobody_else() {
+fn timed_output_that_nobody_reads_holds_up_nobody_else() {
     let target = Target::start();
     let master = target.master();
     let mut download = master.ssh(&["box", "cat /dev/zero"]);
@@ -80,7 +85,7 @@ fn output_that_nobody_reads_holds_up_nobody_else() {
 
 /// The window is the bound: a client that takes nothing costs the server next to nothing.
 #[test]
-fn a_closed_window_stops_the_process_not_the_connection() {
+fn timed_a_closed_window_stops_the_process_not_the_connection() {
     let target = Target::start();
     let mut client = Client::login(&target);
     let stuck: Vec<_> = (0..8).map(|_| client.exec("cat /dev/zero").unwrap()).collect();
@@ -139,7 +144,9 @@ fn replies_keep_the_order_of_requests() {
     client.request_later(channel, "env", 1, &env("SECRET")).unwrap();
     client.request_later(channel, "nonsense@example.org", 1, &[]).unwrap();
     client.request_later(channel, "env", 0, &env("LC_TWO")).unwrap();
-    client.request_later(channel, "exec", 1, &Writer::default().string("echo $LC_ONE$LC_TWO$SECRET").done()).unwrap();
+    client
+        .request_later(channel, "exec", 1, &Writer::default().string("echo $LC_ONE$LC_TWO$SECRET").done())
+        .unwrap();
     client.request_later(channel, "exec", 1, &Writer::default().string("echo twice").done()).unwrap();
     let replies: Vec<bool> = (0..6).map(|_| client.reply(channel).unwrap()).collect();
     assert_eq!(replies, [true, true, false, false, true, false]);
@@ -150,11 +157,19 @@ fn unknown_requests_are_refused_and_nothing_ends() {
     let target = Target::start();
     let mut client = Client::login(&target);
     let channel = client.open_session().unwrap();
-    for name in ["simple@putty.projects.tartarus.org", "winadj@putty.projects.tartarus.org", "x", "", "auth-agent-req@example.org"] {
+    for name in [
+        "simple@putty.projects.tartarus.org",
+        "winadj@putty.projects.tartarus.org",
+        "x",
+        "",
+        "auth-agent-req@example.org",
+    ] {
         assert!(!client.request(channel, name, b"odd").unwrap(), "{name:?} was granted");
         client.request_later(channel, name, 0, b"odd").unwrap();
     }
-    assert!(!client.request(channel, "subsystem", &Writer::default().string("no-such-thing").done()).unwrap());
+    assert!(
+        !client.request(channel, "subsystem", &Writer::default().string("no-such-thing").done()).unwrap()
+    );
     for name in ["nonsense@example.org", "keepalive@openssh.com"] {
         client.send(&Writer::new(codec::GLOBAL_REQUEST).string(name).byte(1).done()).unwrap();
         let reply = client.receive().unwrap()[0];
@@ -176,7 +191,9 @@ fn no_more_sessions_means_none() {
     let mut client = Client::login(&target);
     let channel = client.exec("echo first").unwrap();
     client.finish(channel).unwrap();
-    client.send(&Writer::new(codec::GLOBAL_REQUEST).string("no-more-sessions@openssh.com").byte(0).done()).unwrap();
+    client
+        .send(&Writer::new(codec::GLOBAL_REQUEST).string("no-more-sessions@openssh.com").byte(0).done())
+        .unwrap();
     assert!(client.open_session().is_err(), "a session was opened after no-more-sessions");
 }
 
@@ -187,13 +204,14 @@ fn forwardings_are_refused_and_the_session_works() {
     let port = sandgate_tests::wait::free_port();
     let remote = format!("{port}:127.0.0.1:9");
     for args in [&["-A"][..], &["-X"], &["-R", &remote], &["-L", &remote], &["-D", &port.to_string()]] {
-        let output = target.run_ssh(&[args, &["box", "echo works; test -z \"$SSH_AUTH_SOCK$DISPLAY\""]].concat());
+        let output =
+            target.run_ssh(&[args, &["box", "echo works; test -z \"$SSH_AUTH_SOCK$DISPLAY\""]].concat());
         assert_eq!(output.ok(), "works", "{args:?}");
     }
     let output = target.run_ssh(&["-o", "ExitOnForwardFailure=yes", "-R", &remote, "box", "echo works"]);
     output.exits(255);
     assert!(output.errors().contains("forwarding failed"), "{}", output.errors());
-    let output = target.run_ssh(&["-W", "127.0.0.1:9", "box"]);
+    let output = target.run_ssh(&["-o", "LogLevel=INFO", "-W", "127.0.0.1:9", "box"]);
     assert_ne!(output.code, 0);
     assert!(output.errors().contains("open failed: "), "{}", output.errors());
 

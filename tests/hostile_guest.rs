@@ -1,1 +1,169 @@
-//! To be filled in.
+//! A guest whose agent was replaced by an attacker's program: it can hurt its own sandbox only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests report by panicking"
+)]
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use sandgate_tests::gateway::Gateway;
+use sandgate_tests::process::{Guard, resident, try_run};
+use sandgate_tests::{Feed, Options, Output, Target, paths, run, skip};
+
+/// What the gateway may grow by, whatever a guest sends.
+const GROWTH: u64 = 48 << 20;
+
+/// Attacks on the first contact: the sandbox never becomes usable.
+const AT_START: &[&str] = &["silence", "close", "random", "huge-hello", "wrong-version", "hello-flood"];
+
+/// Attacks once a process was asked for.
+const AT_EXEC: &[&str] = &[
+    "exec-silence",
+    "exec-opened-then-silence",
+    "exec-flood",
+    "exec-flood-slices",
+    "exec-exit-first",
+    "exec-data-after-end",
+    "exec-two-exits",
+    "exec-bad-signal",
+    "exec-credit",
+    "exec-other-streams",
+    "exec-huge-length",
+    "exec-control-flood",
+    "exec-refused-terminal-text",
+    "exec-cut",
+    "exec-random",
+];
+
+/// A gateway on the same data directory whose binary has the hostile agent beside it, where it looks for its own.
+///
+/// Sandboxes that it starts get that agent; those that ran before keep theirs.
+struct Arena {
+    target: Target,
+    hostile: PathBuf,
+}
+
+impl Arena {
+    /// A target with an honest running sandbox `box`, and then the gateway started again from the other place.
+    fn new() -> Self {
+        let mut target = Target::start();
+        let hostile = target.dir().join("bin/sandgate");
+        std::fs::create_dir(hostile.parent().unwrap()).unwrap();
+        std::fs::copy(paths::sandgate(), &hostile).unwrap();
+        let agent = paths::workspace().join("tests/hostile/agent.py");
+        std::fs::copy(agent, hostile.with_file_name("sandgate-agent")).unwrap();
+        target.gateway_mut().terminate(Duration::from_secs(15));
+        target.gateway_mut().binary.clone_from(&hostile);
+        target.gateway_mut().start_again();
+        assert_eq!(
+            target.exec("echo honest").ok(),
+            "honest",
+            "the honest sandbox did not outlive the restart"
+        );
+        Self { target, hostile }
+    }
+
+    fn gateway(&self) -> &Gateway {
+        self.target.gateway()
+    }
+
+    /// Makes a sandbox in that mode and returns a token for it. It is started by whoever connects.
+    fn sandbox(&self, mode: &str) -> String {
+        assert!(self.hostile.exists());
+        self.gateway().create_sandbox(mode, &["--env", &format!("HOSTILE={mode}")]);
+        self.gateway().token(mode, &[]).token
+    }
+
+    /// The honest sandbox next door answers, and soon.
+    #[track_caller]
+    fn others_are_fine(&self, mode: &str) {
+        let start = Instant::now();
+        assert_eq!(self.target.exec("echo fine").ok(), "fine", "beside {mode}");
+        assert!(start.elapsed() < Duration::from_secs(5), "beside {mode}: {:?}", start.elapsed());
+    }
+
+    /// A client of the hostile sandbox; `None` when it was still waiting at the deadline.
+    fn visit(&self, token: &str, args: &[&str], deadline: Duration) -> Option<Output> {
+        try_run(self.target.ssh(&["-l", token]).args(args), Feed::Null, deadline).ok()
+    }
+}
+
+#[test]
+fn an_agent_that_attacks_at_once() {
+    if skip::oracle_lacks("guests") {
+        return;
+    }
+    let arena = Arena::new();
+    let before = resident(arena.target.pid());
+    for mode in AT_START {
+        let token = arena.sandbox(mode);
+        let mut waiting = arena.target.ssh(&["-l", &token, "box", "echo never"]);
+        let waiting = Guard::spawn(waiting.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+        std::thread::sleep(Duration::from_secs(1));
+        arena.others_are_fine(mode);
+        drop(waiting);
+        let output = arena.visit(&token, &["box", "echo never"], Duration::from_secs(40));
+        let output = output.unwrap_or_else(|| panic!("{mode}: the client waits for ever"));
+        assert_ne!(output.code, 0, "{mode}");
+        assert!(output.stdout.is_empty(), "{mode}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{mode}: the user was told nothing");
+        arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
+        arena.others_are_fine(mode);
+    }
+    let grown = resident(arena.target.pid()).saturating_sub(before);
+    assert!(grown < GROWTH, "grew by {grown}");
+}
+
+#[test]
+fn an_agent_that_attacks_during_a_session() {
+    if skip::oracle_lacks("guests") {
+        return;
+    }
+    let arena = Arena::new();
+    let before = resident(arena.target.pid());
+    for mode in AT_EXEC {
+        let token = arena.sandbox(mode);
+        // One that is looked at, one that is left alone with a client that reads nothing.
+        let mut left_alone = arena.target.ssh(&["-l", &token, "box", "anything"]);
+        let left_alone =
+            Guard::spawn(left_alone.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let output = arena.visit(&token, &["box", "anything"], Duration::from_secs(4));
+        if let Some(output) = output {
+            let text = [output.stdout, output.stderr].concat();
+            // Floods may be shown as what they are, but refusals and error texts are the gateway's own words.
+            assert!(!text.contains(&0x1b), "{mode}: an escape sequence reached the terminal");
+        }
+        let terminal = arena.visit(&token, &["-tt", "box"], Duration::from_secs(2));
+        assert!(
+            terminal.is_none_or(|it| it.code != 0 || mode.contains("exit") || mode.contains("end")),
+            "{mode}"
+        );
+        arena.others_are_fine(mode);
+        drop(left_alone);
+        arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
+        let grown = resident(arena.target.pid()).saturating_sub(before);
+        assert!(grown < GROWTH, "{mode}: grew by {grown}");
+    }
+    let log = arena.target.log();
+    assert!(!log.contains("panicked"), "a panic in the gateway");
+}
+
+/// The control: the hostile program does run and does speak, or the tests above would prove nothing.
+#[test]
+fn the_hostile_agent_is_really_there() {
+    if skip::oracle_lacks("guests") {
+        return;
+    }
+    let arena = Arena::new();
+    let token = arena.sandbox("exec-flood");
+    let script = format!("$SSH -l {token} box anything | head -c 100000 | tr -d x | wc -c");
+    let output = run(&mut arena.target.script(&script), Feed::Null, Duration::from_secs(30));
+    assert_eq!(output.text().trim(), "0", "{output:?}");
+    let script = format!("$SSH -l {token} box anything | head -c 100000 | wc -c");
+    let output = run(&mut arena.target.script(&script), Feed::Null, Duration::from_secs(30));
+    assert_ne!(output.text().trim(), "0", "no output of the hostile agent arrived: {output:?}");
+}

@@ -1,5 +1,10 @@
 //! Bulk data: byte-exact in both directions, under every cipher and through key exchanges that either side begins.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "tests report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests report by panicking"
+)]
 
 use std::time::Duration;
 
@@ -38,7 +43,13 @@ fn all_byte_values_both_ways() {
 fn every_cipher_carries_data_through_rekeys() {
     let target = Target::start();
     let generator = data::shell_generator(12 << 20);
-    let ciphers = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr"];
+    let ciphers = [
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "chacha20-poly1305@openssh.com",
+        "aes128-ctr",
+        "aes256-ctr",
+    ];
     for cipher in ciphers {
         for mac in ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"] {
             if mac.contains("512") && !cipher.ends_with("ctr") {

@@ -16,7 +16,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// When `ssh-keygen` fails.
 pub fn make_key(path: &Path) {
     let mut command = Command::new("ssh-keygen");
-    run(command.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path), Feed::Null, DEADLINE).ok();
+    run(command.args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path), Feed::Null, DEADLINE)
+        .ok();
 }
 
 /// Writes a client configuration in which `box` is `login` on the local port.
@@ -127,7 +128,11 @@ impl Master {
     /// `ssh` over this connection; it fails rather than make one of its own.
     pub fn ssh(&self, args: &[&str]) -> Command {
         let mut command = ssh(&self.config);
-        command.arg("-S").arg(&self.socket).args(["-o", "ControlMaster=no", "-o", "ProxyCommand=false"]).args(args);
+        command
+            .arg("-S")
+            .arg(&self.socket)
+            .args(["-o", "ControlMaster=no", "-o", "ProxyCommand=false"])
+            .args(args);
         command
     }
 

@@ -20,6 +20,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Gateway {
     process: Option<Guard>,
     data_dir: PathBuf,
+    /// The program to start; another one takes effect with [`Gateway::start_again`].
+    pub binary: PathBuf,
     /// SSH port on 127.0.0.1.
     pub port: u16,
     /// HTTP port on 127.0.0.1.
@@ -46,8 +48,15 @@ impl Gateway {
         std::fs::create_dir_all(data_dir).unwrap();
         std::fs::write(config_file(data_dir), config(options)).unwrap();
         let (port, http_port) = (crate::wait::free_port(), crate::wait::free_port());
-        let mut gateway =
-            Self { process: None, data_dir: data_dir.to_owned(), port, http_port, starts: 0, sandboxes: Mutex::default() };
+        let mut gateway = Self {
+            process: None,
+            data_dir: data_dir.to_owned(),
+            binary: crate::paths::sandgate(),
+            port,
+            http_port,
+            starts: 0,
+            sandboxes: Mutex::default(),
+        };
         gateway.start_again();
         gateway
     }
@@ -59,7 +68,7 @@ impl Gateway {
     pub fn start_again(&mut self) {
         self.starts += 1;
         let log = File::create(self.log_file(self.starts)).unwrap();
-        let mut command = Command::new(crate::paths::sandgate());
+        let mut command = Command::new(&self.binary);
         command
             .args(["serve", "--data-dir"])
             .arg(&self.data_dir)
@@ -73,7 +82,11 @@ impl Gateway {
         self.process = Some(Guard::spawn(&mut command));
         let port = self.port;
         let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        assert!(crate::wait::until(Duration::from_secs(15), listens), "the gateway does not listen: {}", self.log());
+        assert!(
+            crate::wait::until(Duration::from_secs(15), listens),
+            "the gateway does not listen: {}",
+            self.log()
+        );
     }
 
     /// `kill -9`.
@@ -125,7 +138,7 @@ impl Gateway {
 
     /// `sandgate --data-dir DIR ARGS…`, ready to run.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(crate::paths::sandgate());
+        let mut command = Command::new(&self.binary);
         command.arg("--data-dir").arg(&self.data_dir).args(args);
         command
     }
@@ -211,7 +224,9 @@ fn kill_leftovers(data_dir: &Path) {
     let needle = data_dir.as_os_str().as_encoded_bytes();
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
     for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let ours = line.windows(needle.len()).any(|window| window == needle);
         if ours && pid != std::process::id() as i32 && line.windows(8).any(|it| it == b"sandgate") {
@@ -238,7 +253,7 @@ fn config(options: &Options) -> String {
     }
     writeln!(text, "[limits]\nsource_penalties = {}", options.source_penalties).unwrap();
     if let Some(seconds) = options.login_grace_seconds {
-        writeln!(text, "login_deadline = \"{seconds}s\"").unwrap();
+        writeln!(text, "login_deadline = \"{seconds}s\"\nhandshake_deadline = \"{seconds}s\"").unwrap();
     }
     text.push_str(&options.extra_toml);
     text

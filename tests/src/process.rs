@@ -125,9 +125,11 @@ pub fn try_run(command: &mut Command, feed: Feed, deadline: Duration) -> Result<
     let end = start + deadline;
     let left = || end.saturating_duration_since(Instant::now());
     let exit = exit.recv_timeout(left());
-    let done = exit.is_ok() && stdout_done.recv_timeout(left()).is_ok() && stderr_done.recv_timeout(left()).is_ok();
+    let done =
+        exit.is_ok() && stdout_done.recv_timeout(left()).is_ok() && stderr_done.recv_timeout(left()).is_ok();
     drop(silence);
-    let (stdout, stderr) = (std::mem::take(&mut *stdout.lock().unwrap()), std::mem::take(&mut *stderr.lock().unwrap()));
+    let (stdout, stderr) =
+        (std::mem::take(&mut *stdout.lock().unwrap()), std::mem::take(&mut *stderr.lock().unwrap()));
     if !done {
         kill_group(pid);
         return Err(Overdue { stdout, stderr });
@@ -191,7 +193,12 @@ impl Guard {
     pub fn wait(&mut self, deadline: Duration) -> Option<i32> {
         let mut code = None;
         crate::wait::until(deadline, || {
-            code = self.0.try_wait().ok().flatten().map(|it| it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0)));
+            code = self
+                .0
+                .try_wait()
+                .ok()
+                .flatten()
+                .map(|it| it.code().unwrap_or_else(|| 128 + it.signal().unwrap_or(0)));
             code.is_some()
         });
         code

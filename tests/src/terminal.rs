@@ -93,7 +93,9 @@ impl Terminal {
     /// When the program is not done within 20 s.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
-        self.process.wait(Duration::from_secs(20)).unwrap_or_else(|| panic!("still running; screen: {}", self.screen()))
+        self.process
+            .wait(Duration::from_secs(20))
+            .unwrap_or_else(|| panic!("still running; screen: {}", self.screen()))
     }
 
     /// All that was printed so far.

@@ -23,14 +23,19 @@ pub fn free_port() -> u16 {
 
 /// Divides a large repetition count by `SANDGATE_TEST_SCALE`, never below one.
 pub fn scaled(count: usize) -> usize {
-    let scale = std::env::var("SANDGATE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1usize);
+    let scale =
+        std::env::var("SANDGATE_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1usize);
     (count / scale.max(1)).max(1)
 }
 
 /// Runs `work(0..count)` on `threads` threads and collects the complaints it returns.
 ///
 /// A panic in `work` fails the whole.
-pub fn in_parallel(threads: usize, count: usize, work: impl Fn(usize) -> Result<(), String> + Sync) -> Vec<String> {
+pub fn in_parallel(
+    threads: usize,
+    count: usize,
+    work: impl Fn(usize) -> Result<(), String> + Sync,
+) -> Vec<String> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let complaints = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

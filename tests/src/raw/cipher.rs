@@ -27,7 +27,10 @@ const TAG: usize = 16;
 
 impl Cipher {
     pub fn new(key: &[u8], nonce: &[u8]) -> Self {
-        Self { key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).unwrap()), nonce: nonce.try_into().unwrap() }
+        Self {
+            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).unwrap()),
+            nonce: nonce.try_into().unwrap(),
+        }
     }
 
     fn next_nonce(&mut self) -> Nonce {
@@ -82,7 +85,8 @@ pub fn take(cipher: Option<&mut Cipher>, buffer: &mut Vec<u8>) -> io::Result<Opt
     if let Some(cipher) = cipher {
         let nonce = cipher.next_nonce();
         let plain = cipher.key.open_in_place(nonce, Aad::from(length), &mut body);
-        let plain = plain.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a tag does not match"))?.len();
+        let plain =
+            plain.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a tag does not match"))?.len();
         body.truncate(plain);
     }
     let padding = usize::from(*body.first().ok_or(io::ErrorKind::InvalidData)?);

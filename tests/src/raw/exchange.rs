@@ -88,7 +88,10 @@ impl Client {
             match message.first() {
                 Some(&found) if found == number => return Ok(message),
                 Some(&codec::DISCONNECT) => {
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "disconnect during the key exchange"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "disconnect during the key exchange",
+                    ));
                 }
                 _ => {}
             }

@@ -237,10 +237,15 @@ impl Client {
         self.request_service("ssh-userauth")?;
         match proof {
             Proof::None => self.send(
-                &Writer::new(codec::USERAUTH_REQUEST).string(user).string("ssh-connection").string("none").done(),
+                &Writer::new(codec::USERAUTH_REQUEST)
+                    .string(user)
+                    .string("ssh-connection")
+                    .string("none")
+                    .done(),
             )?,
             Proof::Key(file) => {
-                let request = exchange::signed_request(user, file, self.session_id.as_deref().unwrap_or_default());
+                let request =
+                    exchange::signed_request(user, file, self.session_id.as_deref().unwrap_or_default());
                 self.send(&request)?;
             }
         }

@@ -46,10 +46,17 @@ impl Client {
     ///
     /// # Errors
     /// A refusal is `PermissionDenied` with `code: reason`.
-    pub fn open_channel(&mut self, kind: &str, window: u32, max_packet: u32, rest: &[u8]) -> io::Result<Channel> {
+    pub fn open_channel(
+        &mut self,
+        kind: &str,
+        window: u32,
+        max_packet: u32,
+        rest: &[u8],
+    ) -> io::Result<Channel> {
         let ours = self.next_channel;
         self.next_channel += 1;
-        let open = Writer::new(codec::CHANNEL_OPEN).string(kind).u32(ours).u32(window).u32(max_packet).raw(rest);
+        let open =
+            Writer::new(codec::CHANNEL_OPEN).string(kind).u32(ours).u32(window).u32(max_packet).raw(rest);
         self.send(&open.done())?;
         loop {
             let message = self.receive()?;
@@ -72,8 +79,15 @@ impl Client {
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn request_later(&mut self, channel: Channel, name: &str, want_reply: u8, rest: &[u8]) -> io::Result<()> {
-        let request = Writer::new(codec::CHANNEL_REQUEST).u32(channel.theirs).string(name).byte(want_reply).raw(rest);
+    pub fn request_later(
+        &mut self,
+        channel: Channel,
+        name: &str,
+        want_reply: u8,
+        rest: &[u8],
+    ) -> io::Result<()> {
+        let request =
+            Writer::new(codec::CHANNEL_REQUEST).u32(channel.theirs).string(name).byte(want_reply).raw(rest);
         self.send(&request.done())
     }
 

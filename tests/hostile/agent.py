@@ -1,0 +1,161 @@
+#!/usr/bin/python3
+"""A guest agent that has been taken over: it keeps the protocol until the point that HOSTILE names, and then does not.
+
+It runs as the first process of a sandbox in place of the real agent, so it has what a real attacker would have: the listening
+socket that the host side made, or standard input and output.
+"""
+
+import os
+import random
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+
+MODE = os.environ.get("HOSTILE", "")
+HELLO, OPEN, OPENED, REFUSED, STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, EXIT, CREDIT, CLOSE, READER_GONE = range(1, 15)
+
+
+def listener():
+    """The inherited descriptor that is a listening socket."""
+    for fd in range(0, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                candidate = socket.socket(fileno=os.dup(fd))
+                if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    return candidate
+                candidate.close()
+        except OSError:
+            pass
+    return None
+
+
+def frame(stream, kind, payload=b""):
+    return struct.pack(">IB", stream, kind) + struct.pack(">I", len(payload))[1:] + payload
+
+
+def hello(capabilities=0, window=256 * 1024):
+    software = b"hostile"
+    return frame(0, HELLO, b"SANDGATE" + struct.pack(">HHQI", 1, 1, capabilities, window) + struct.pack(">I", len(software)) + software)
+
+
+def read_exactly(link, count):
+    data = b""
+    while len(data) < count:
+        chunk = link.recv(count - len(data))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return data
+
+
+def read_frame(link):
+    header = read_exactly(link, 8)
+    stream, kind = struct.unpack(">IB", header[:5])
+    return stream, kind, read_exactly(link, int.from_bytes(header[5:], "big"))
+
+
+def misbehave(link, stream):
+    """What happens once the gateway has asked for a process."""
+    opened = frame(stream, OPENED, b"\x01\x00")
+    exit_zero = frame(stream, EXIT, b"\x00" + struct.pack(">I", 0))
+    if MODE == "exec-silence":
+        time.sleep(3600)
+    elif MODE == "exec-opened-then-silence":
+        link.sendall(opened)
+        time.sleep(3600)
+    elif MODE == "exec-flood":
+        # No credit is waited for.
+        link.sendall(opened)
+        block = frame(stream, STDOUT, b"x" * 200000)
+        while True:
+            link.sendall(block)
+    elif MODE == "exec-flood-slices":
+        link.sendall(opened)
+        block = frame(stream, STDERR, b"e") * 4096
+        while True:
+            link.sendall(block)
+    elif MODE == "exec-exit-first":
+        link.sendall(exit_zero + opened + exit_zero + frame(stream, STDOUT, b"late") + exit_zero)
+    elif MODE == "exec-data-after-end":
+        link.sendall(opened + frame(stream, STDOUT, b"data") + frame(stream, EOF) + frame(stream, STDOUT, b"more") * 100 + exit_zero)
+    elif MODE == "exec-two-exits":
+        link.sendall(opened + exit_zero + frame(stream, EXIT, b"\x01\x00" + struct.pack(">I", 9) + b"K" * 9 + struct.pack(">I", 0)))
+    elif MODE == "exec-bad-signal":
+        link.sendall(opened + frame(stream, EXIT, b"\x01\x01" + struct.pack(">I", 6) + b"\x1b[2J\r\n" + struct.pack(">I", 3) + b"\xff\x00\x1b"))
+    elif MODE == "exec-credit":
+        link.sendall(opened + frame(stream, CREDIT, b"\xff\xff\xff\xff") * 5000)
+        time.sleep(3600)
+    elif MODE == "exec-other-streams":
+        for other in range(stream + 1, stream + 20000):
+            link.sendall(frame(other, OPENED, b"\x01\x00") + frame(other, STDOUT, b"x" * 100))
+    elif MODE == "exec-huge-length":
+        link.sendall(opened + struct.pack(">IB", stream, STDOUT) + b"\xff\xff\xff")
+        while True:
+            link.sendall(b"y" * 65536)
+    elif MODE == "exec-control-flood":
+        link.sendall(opened)
+        block = (frame(stream, READER_GONE) + frame(stream, CREDIT, b"\0\0\0\1") + frame(stream, EOF)) * 1000
+        while True:
+            link.sendall(block)
+    elif MODE == "exec-refused-terminal-text":
+        text = b"\x1b]0;owned\x07\x1b[31mred\r\nroot# " * 10
+        link.sendall(frame(stream, REFUSED, b"\0\3" + struct.pack(">I", len(text)) + text))
+    elif MODE == "exec-cut":
+        link.sendall((opened + frame(stream, STDOUT, b"half"))[:-2])
+        link.close()
+    elif MODE == "exec-random":
+        link.sendall(opened)
+        generator = random.Random(7)
+        while True:
+            kind = generator.randrange(0, 20)
+            link.sendall(frame(generator.choice([0, stream, stream, generator.getrandbits(32)]), kind,
+                               generator.randbytes(generator.choice([0, 1, 4, 5, 16, 64, 300]))))
+    else:
+        raise SystemExit("no such mode: " + MODE)
+
+
+def serve(link):
+    try:
+        if MODE == "silence":
+            time.sleep(3600)
+        elif MODE == "close":
+            link.close()
+            return
+        elif MODE == "random":
+            while True:
+                link.sendall(os.urandom(4096))
+        elif MODE == "huge-hello":
+            link.sendall(struct.pack(">IB", 0, HELLO) + b"\xff\xff\xff" + b"z" * (1 << 20))
+        elif MODE == "wrong-version":
+            software = b"from the future"
+            link.sendall(frame(0, HELLO, b"SANDGATE" + struct.pack(">HHQI", 900, 901, 0, 1) + struct.pack(">I", len(software)) + software))
+            time.sleep(3600)
+        elif MODE == "hello-flood":
+            while True:
+                link.sendall(hello() * 100)
+        # All bits: it says that it can do everything; with the low bit the gateway passes pipes along.
+        capabilities = 1 if MODE.startswith("exec-pass") else 0
+        link.sendall(hello(capabilities))
+        while True:
+            stream, kind, payload = read_frame(link)
+            if kind == OPEN and payload[:1] == b"\x02":
+                link.sendall(frame(stream, OPENED, b"\x02" + struct.pack(">III", 1, 0, 0)))
+            elif kind == OPEN:
+                misbehave(link, stream)
+    except (EOFError, OSError):
+        link.close()
+
+
+def main():
+    accept = listener()
+    if accept is None:
+        sys.exit("there is no listening socket to abuse")
+    while True:
+        link, _ = accept.accept()
+        threading.Thread(target=serve, args=(link,), daemon=True).start()
+
+
+main()
