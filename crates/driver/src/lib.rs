@@ -10,12 +10,15 @@
 //! the kernel on behalf of the sandbox itself.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod error;
 mod id;
+mod image;
 mod oci;
 mod progress;
 pub mod shim;
 mod spec;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +72,13 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`DriverError::NotFound`].
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError>;
+
+    /// The user that sessions log in as unless they name another: the specification's, else the image's, else `None` for
+    /// root inside. As the image writes it: a name or a number, with `:group` perhaps.
+    ///
+    /// # Errors
+    /// [`DriverError::NotFound`].
+    async fn login_user(&self, id: &SandboxId) -> Result<Option<String>, DriverError>;
 
     /// How to reach the agent. Cheap; dialling fails while the sandbox is not running.
     fn link(&self, id: &SandboxId) -> Arc<dyn sandgate_guest::Dial>;

@@ -1,0 +1,95 @@
+//! The driver by hand: `driver_cli --data-dir DIR --agent FILE create|start|stop|rm|inspect|exec ID …`. Its own program is the
+//! shim, as in the gateway. The integration tests use it as their shim.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use sandgate_driver::{Driver, OciConfig, OciDriver, Progress, SandboxId, SandboxSpec};
+
+struct Printed;
+
+impl Progress for Printed {
+    fn step(&self, text: &str) {
+        eprintln!("… {text}");
+    }
+
+    fn warn(&self, text: &str) {
+        eprintln!("! {text}");
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|arg| arg == "shim").is_some() {
+        return sandgate_driver::shim::shim_main(args);
+    }
+    let args: Vec<String> = args.filter_map(|arg| arg.into_string().ok()).collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Takes `--name VALUE` out of the arguments.
+fn option(args: &mut Vec<String>, name: &str) -> Option<String> {
+    let at = args.iter().position(|arg| arg == name)?;
+    args.remove(at);
+    (at < args.len()).then(|| args.remove(at))
+}
+
+fn run(args: &[String]) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(args.to_vec()))
+}
+
+async fn serve(mut args: Vec<String>) -> Result<ExitCode, Failure> {
+    let data_dir = option(&mut args, "--data-dir").ok_or("--data-dir is missing")?;
+    let agent = option(&mut args, "--agent").ok_or("--agent is missing")?;
+    let mut config = OciConfig::new(data_dir, agent);
+    if let Some(seconds) = option(&mut args, "--ready") {
+        config.ready_timeout = Duration::from_secs(seconds.parse()?);
+    }
+    let driver = OciDriver::new(config)?;
+    let image = option(&mut args, "--image");
+    let wanted_runtime = option(&mut args, "--runtime");
+    let user = option(&mut args, "--user");
+    let mount = option(&mut args, "--mount");
+    let [what, id, rest @ ..] = args.as_slice() else {
+        return Err("which command, for which sandbox?".into());
+    };
+    let id: SandboxId = id.parse()?;
+    let began = Instant::now();
+    match what.as_str() {
+        "create" => {
+            let mut spec = SandboxSpec::new(id.clone(), id.as_str());
+            spec.user = user;
+            if let Some(image) = image {
+                spec.image = image.parse()?;
+            }
+            if let Some(name) = wanted_runtime {
+                spec.runtime = name.parse()?;
+            }
+            if let Some(mount) = mount {
+                spec.mounts.push(mount.parse()?);
+            }
+            driver.create(&spec, &Printed).await?;
+        }
+        "start" => driver.start(&id, &Printed).await?,
+        "stop" => driver.stop(&id, Duration::from_secs(3)).await?,
+        "rm" => driver.remove(&id).await?,
+        "inspect" => println!("{}", serde_json::to_string_pretty(&driver.inspect(&id).await?)?),
+        "exec" => return exec(&driver, &id, rest).await,
+        _ => return Err("the commands are create, start, stop, rm, inspect, exec".into()),
+    }
+    eprintln!("{what}: {:?}", began.elapsed());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn exec(_driver: &OciDriver, _id: &SandboxId, _rest: &[String]) -> Result<ExitCode, Failure> {
+    Err("exec waits for the guest client".into())
+}

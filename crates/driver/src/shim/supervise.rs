@@ -1,0 +1,216 @@
+//! Waiting for the end of a sandbox.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, waitpid,
+};
+
+use super::message::Failure;
+
+/// How much of what the agent prints is kept, in bytes. The guest may be able to print through it, so there is an end.
+const MAX_AGENT_LOG: usize = 256 << 10;
+
+/// Askers that are remembered to be answered at the end; more are answered by the closed connection.
+const MAX_ASKERS: usize = 16;
+
+/// How long an asker may take to send its line.
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Grace on SIGTERM to the shim itself, as at the machine's shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// After a request.
+    Requested,
+    /// Init's exit code.
+    Exited(i32),
+    /// The signal that killed init.
+    Killed(i32),
+}
+
+/// Watches init, its output, and the requests to stop it.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pid: Pid,
+    pidfd: OwnedFd,
+    log: Option<OwnedFd>,
+    log_file: File,
+    logged: usize,
+    control: UnixListener,
+    signals: SignalFd,
+    askers: Vec<UnixStream>,
+    /// When a stop was asked for and SIGKILL follows.
+    kill_at: Option<Instant>,
+    requested: bool,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        pid: i32,
+        log: OwnedFd,
+        log_file: File,
+        control: UnixListener,
+        signals: SignalFd,
+    ) -> Result<Self, Failure> {
+        let pid =
+            Pid::from_raw(pid).ok_or_else(|| Failure::runtime("the container's process has no number"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Failure::io("watch the container"))?;
+        fcntl_setfl(&log, OFlags::NONBLOCK).map_err(Failure::io("watch the agent's output"))?;
+        control.set_nonblocking(true).map_err(Failure::io("watch for requests"))?;
+        Ok(Self {
+            pid,
+            pidfd,
+            log: Some(log),
+            log_file,
+            logged: 0,
+            control,
+            signals,
+            askers: Vec::new(),
+            kill_at: None,
+            requested: false,
+        })
+    }
+
+    /// Kills init and waits for it.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = waitpid(Some(self.pid), WaitOptions::empty());
+    }
+
+    /// Returns when init has ended. Its whole pid namespace has ended with it.
+    pub(crate) fn run(&mut self) -> Ending {
+        loop {
+            if let Some(ending) = self.reap() {
+                self.copy_log();
+                return if self.requested { Ending::Requested } else { ending };
+            }
+            self.wait();
+            self.copy_log();
+            self.read_signals();
+            self.accept();
+            if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.kill_at = None;
+            }
+        }
+    }
+
+    /// Tells everybody who asked that the sandbox has ended and nothing is left of it.
+    pub(crate) fn answer(&mut self) {
+        for mut asker in self.askers.drain(..) {
+            let _ = asker.write_all(b"stopped\n");
+        }
+    }
+
+    fn wait(&self) {
+        let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t + Duration::from_millis(1)).ok());
+        let mut fds = vec![
+            PollFd::new(&self.pidfd, PollFlags::IN),
+            PollFd::new(&self.control, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+        ];
+        if let Some(log) = &self.log {
+            fds.push(PollFd::new(log, PollFlags::IN));
+        }
+        // Woken too early or by a signal: the loop looks at everything again.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Reaps whoever has ended; `Some` when init was among them.
+    fn reap(&self) -> Option<Ending> {
+        let mut ending = None;
+        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            if pid == self.pid {
+                ending = Some(self.ending(status));
+            }
+        }
+        // With an external runtime init may be somebody else's child after all.
+        let gone =
+            || matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Err(Errno::CHILD)) && self.has_ended();
+        ending.or_else(|| gone().then_some(Ending::Exited(0)))
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn ending(&self, status: WaitStatus) -> Ending {
+        match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => Ending::Killed(signal),
+            (code, None) => Ending::Exited(code.unwrap_or_default()),
+        }
+    }
+
+    fn copy_log(&mut self) {
+        let mut buffer = [0u8; 4096];
+        while let Some(log) = &self.log {
+            match rustix::io::read(log, &mut buffer) {
+                Ok(0) => self.log = None,
+                Ok(n) => {
+                    let room = MAX_AGENT_LOG.saturating_sub(self.logged).min(n);
+                    let _ = self.log_file.write_all(&buffer[..room]);
+                    self.logged += room;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.log = None,
+            }
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            // SIGCHLD only wakes us; a hangup or interrupt is not meant for the sandbox.
+            if i32::try_from(info.ssi_signo).is_ok_and(|n| n == Signal::TERM.as_raw()) {
+                self.stop(SHUTDOWN_GRACE);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((asker, _)) = self.control.accept() {
+            if let Some(grace) = read_request(&asker) {
+                self.stop(grace);
+                if self.askers.len() < MAX_ASKERS {
+                    self.askers.push(asker);
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let at = Instant::now() + grace;
+        self.requested = true;
+        self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+    }
+}
+
+/// `stop MILLISECONDS`, one line.
+fn read_request(mut asker: &UnixStream) -> Option<Duration> {
+    asker.set_nonblocking(false).ok()?;
+    asker.set_read_timeout(Some(ASK_PATIENCE)).ok()?;
+    let mut line = Vec::new();
+    let mut byte = [0u8; 1];
+    while line.len() < 32 && asker.read(&mut byte).ok()? == 1 && byte != *b"\n" {
+        line.push(byte[0]);
+    }
+    let text = String::from_utf8(line).ok()?;
+    let milliseconds: u64 = text.strip_prefix("stop ")?.parse().ok()?;
+    // A day is as good as for ever, and does not overflow the clock.
+    Some(Duration::from_millis(milliseconds.min(86_400_000)))
+}
