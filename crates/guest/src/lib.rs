@@ -5,13 +5,18 @@
 //! moved to different tasks. The protocol underneath is described in `docs/wire.md`.
 //!
 //! The guest is hostile: everything that it sends is bounded, parsed without panics and limited in time, and no file
-//! descriptor is ever received from it.
+//! descriptor is ever received from it (the host never reads with room for ancillary data, so the kernel drops them).
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 mod dial;
 mod error;
 mod guest;
+pub mod mux;
+mod pipes;
 mod process;
+mod relay;
+mod shared;
 mod spec;
 
 pub use dial::{BoxFuture, ByteStream, Dial, Link, UnixDial};

@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shown with every complaint about the command line.
+pub const USAGE: &str =
+    "usage: sandgate-agent (--listen-fd N | --stdio | --listen unix:PATH) [--init] [--hangup-grace MILLIS]
+       sandgate-agent --version";
+
+/// Time between SIGHUP, SIGTERM and SIGKILL: long enough to save a file, short enough that nothing piles up.
+const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+
+/// Where the host is to be met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// On an inherited listening socket.
+    Fd(RawFd),
+    /// On standard input and output.
+    Stdio,
+    /// On a socket made at this path.
+    Path(PathBuf),
+}
+
+/// How to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Args {
+    /// Where the host is to be met.
+    pub place: Where,
+    /// Do what process 1 does even with another id.
+    pub init: bool,
+    /// Between the signals after the client has gone.
+    pub grace: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Serve.
+    Run(Args),
+    /// Say the version.
+    Version,
+}
+
+/// Parses arguments without the program's name.
+pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut place = None;
+    let mut init = false;
+    let mut grace = DEFAULT_GRACE;
+    while let Some(arg) = args.next() {
+        let text = arg.to_str().unwrap_or_default().to_owned();
+        let mut value = || args.next().ok_or_else(|| format!("{text} needs a value"));
+        match text.as_str() {
+            "--version" => return Ok(Command::Version),
+            "--init" => init = true,
+            "--stdio" => place = Some(Where::Stdio),
+            "--listen-fd" => place = Some(Where::Fd(number(&value()?)?)),
+            "--listen" => {
+                let value = value()?;
+                let path = value.to_str().and_then(|v| v.strip_prefix("unix:")).filter(|p| !p.is_empty());
+                place = Some(Where::Path(path.ok_or("--listen takes unix:PATH")?.into()));
+            }
+            "--hangup-grace" => grace = Duration::from_millis(number(&value()?)?),
+            _ => return Err(format!("unknown argument {}", arg.to_string_lossy())),
+        }
+    }
+    let place = place.ok_or("one of --listen-fd, --stdio and --listen is needed")?;
+    Ok(Command::Run(Args { place, init, grace }))
+}
+
+fn number<T: std::str::FromStr>(text: &OsString) -> Result<T, String> {
+    text.to_str()
+        .and_then(|t| t.parse().ok())
+        .ok_or_else(|| format!("{} is not a number here", text.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Command, String> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn places() {
+        let place = |words: &[&str]| match parse_words(words) {
+            Ok(Command::Run(args)) => Ok(args.place),
+            other => Err(other),
+        };
+        assert_eq!(place(&["--listen-fd", "3"]), Ok(Where::Fd(3)));
+        assert_eq!(place(&["--stdio", "--init"]), Ok(Where::Stdio));
+        assert_eq!(place(&["--listen", "unix:/tmp/a"]), Ok(Where::Path("/tmp/a".into())));
+        assert_eq!(parse_words(&["--version"]), Ok(Command::Version));
+        for bad in [&[][..], &["--listen-fd"], &["--listen-fd", "x"], &["--listen", "tcp:1"], &["--what"]] {
+            assert!(parse_words(bad).is_err(), "{bad:?}");
+        }
+    }
+}
