@@ -1,15 +1,20 @@
-//! How fast packets are sealed and opened, per cipher: `cargo run --release -p sandgate-ssh --example seal_speed`.
+//! How fast packets are sealed and opened, per cipher, and what a handshake costs the server, per method: `cargo run --release -p sandgate-ssh --example seal_speed`.
 //!
 //! Prints GiB of payload per second of one core, with payloads of 32 KiB as bulk data has, and of 64 bytes. The whole path is
 //! measured, buffers included: `send_with` into the output, and from `input_space`, with one copy in place of read(2), to
 //! `poll_payload`. Payload bytes are not touched.
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss, missing_docs, reason = "a tool for the developer's own machine")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    missing_docs,
+    reason = "a tool for the developer's own machine"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandgate_ssh::algorithm::{Cipher, Mac};
-use sandgate_ssh::testing::{ClientOptions, ClientTransport, server_config};
+use sandgate_ssh::algorithm::{Cipher, HostKeyAlgorithm, Kex, Mac};
+use sandgate_ssh::testing::{ClientOptions, ClientTransport, compat_config, feed, server_config};
 use sandgate_ssh::transport::{Error, Transport};
 
 /// Packets per batch: 256 KiB of bulk data, as much as one read or write moves.
@@ -34,6 +39,34 @@ fn main() {
             }
         }
     }
+    println!("\n{:36} {:14} {:>10}", "key exchange", "host key", "server");
+    for (kex, host_key) in Kex::ALL.map(|kex| (kex, HostKeyAlgorithm::Ed25519)).into_iter().chain([
+        (Kex::Curve25519, HostKeyAlgorithm::RsaSha512),
+        (Kex::Curve25519, HostKeyAlgorithm::EcdsaP256),
+    ]) {
+        println!("{:36} {:14} {:>8.0?}", kex.name(), host_key.name(), handshake(kex, host_key, 200));
+    }
+}
+
+/// The mean time that the server needs for one handshake.
+fn handshake(kex: Kex, host_key: HostKeyAlgorithm, rounds: u32) -> Duration {
+    let config = Arc::new(compat_config());
+    let mut total = Duration::ZERO;
+    for _ in 0..rounds {
+        let options = ClientOptions { kex: vec![kex], host_key: vec![host_key], ..ClientOptions::default() };
+        let mut client = ClientTransport::with_options(options);
+        let mut server = Transport::new(Arc::clone(&config), Instant::now());
+        while !(server.is_established() && client.is_established()) {
+            let bytes = client.take_output();
+            let start = Instant::now();
+            feed(&mut server, &bytes, &mut Vec::new()).unwrap();
+            total += start.elapsed();
+            client.receive(server.output());
+            server.consume_output(server.output_len());
+            assert!(client.poll_payload().is_none());
+        }
+    }
+    total / rounds
 }
 
 fn measure(cipher: Cipher, mac: Mac, payload: usize, packets: usize) -> (Duration, Duration) {
@@ -51,7 +84,12 @@ fn measure(cipher: Cipher, mac: Mac, payload: usize, packets: usize) -> (Duratio
     for batch in 0..packets / BATCH {
         let start = Instant::now();
         for _ in 0..BATCH {
-            server.send_with::<Error>(payload, |room| { room[0] = 94; Ok(room.len()) }).unwrap();
+            server
+                .send_with::<Error>(payload, |room| {
+                    room[0] = 94;
+                    Ok(room.len())
+                })
+                .unwrap();
         }
         server.consume_output(server.output_len());
         let sealed = start.elapsed();

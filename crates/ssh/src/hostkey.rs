@@ -12,8 +12,9 @@ use aws_lc_rs::encoding::{AsBigEndian as _, AsDer as _};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPairComponents, KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512,
+    RsaKeyPair,
 };
 use ssh_key::private::{EcdsaKeypair, KeypairData};
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
@@ -123,7 +124,8 @@ impl HostKey {
         Self::from_fields(public.as_slice(), fields, comment)
     }
 
-    /// Reads a key in the OpenSSH private key format (`-----BEGIN OPENSSH PRIVATE KEY-----`).
+    /// Reads a key in the OpenSSH private key format (`-----BEGIN OPENSSH PRIVATE KEY-----`). An ecdsa key whose scalar
+    /// begins with a zero byte (half of all P-521 keys) is refused by the library when `ssh-keygen` wrote it.
     ///
     /// # Errors
     /// When it is not such a key, has a passphrase, or is of a type that cannot be a host key.
@@ -185,8 +187,11 @@ impl HostKey {
                 blob.string(pair.sign(message));
             }
             (Signer::Rsa(pair), HostKeyAlgorithm::RsaSha512 | HostKeyAlgorithm::RsaSha256) => {
-                let padding =
-                    if algorithm == HostKeyAlgorithm::RsaSha512 { &RSA_PKCS1_SHA512 } else { &RSA_PKCS1_SHA256 };
+                let padding = if algorithm == HostKeyAlgorithm::RsaSha512 {
+                    &RSA_PKCS1_SHA512
+                } else {
+                    &RSA_PKCS1_SHA256
+                };
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(padding, &SystemRandom::new(), message, &mut signature).ok()?;
                 blob.string(signature);
@@ -218,7 +223,13 @@ impl HostKey {
         }
         let section = Zeroizing::new(section.into_vec());
         let mut key = Writer::new();
-        key.raw(b"openssh-key-v1\0").string("none").string("none").string("").u32(1).string(public_blob).string(&*section);
+        key.raw(b"openssh-key-v1\0")
+            .string("none")
+            .string("none")
+            .string("")
+            .u32(1)
+            .string(public_blob)
+            .string(&*section);
         let key = Zeroizing::new(key.into_vec());
         Self::from_private(PrivateKey::from_bytes(&key)?)
     }
@@ -229,7 +240,8 @@ impl HostKey {
             KeypairData::Ed25519(pair) => {
                 let seed = Zeroizing::new(pair.private.to_bytes());
                 Signer::Ed25519(
-                    Ed25519KeyPair::from_seed_and_public_key(&*seed, pair.public.as_ref()).map_err(rejected)?,
+                    Ed25519KeyPair::from_seed_and_public_key(&*seed, pair.public.as_ref())
+                        .map_err(rejected)?,
                 )
             }
             KeypairData::Rsa(pair) => Signer::Rsa(rsa_pair(pair).ok_or(HostKeyError::Rejected)?),
@@ -272,7 +284,10 @@ fn ecdsa_fields(algorithm: HostKeyAlgorithm) -> Result<(Writer, Writer), HostKey
     let mut public = Writer::new();
     public.string(name).string(curve).string(pair.public_key());
     let mut fields = Writer::new();
-    fields.string(name).string(curve).string(pair.public_key()).mpint(secret.as_ref());
+    // `ssh-key` wants the scalar at its full length, which OpenSSH reads as well.
+    let sign = secret.as_ref().first().is_some_and(|b| b & 0x80 != 0);
+    let scalar = Zeroizing::new([if sign { &[0][..] } else { &[] }, secret.as_ref()].concat());
+    fields.string(name).string(curve).string(pair.public_key()).string(&*scalar);
     Ok((public, fields))
 }
 

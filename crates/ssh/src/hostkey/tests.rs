@@ -38,7 +38,9 @@ fn a_key_signs_only_with_its_own_algorithms() {
 fn rfc_8032_test_1_gives_the_published_public_key_and_signature() {
     let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
     let key = HostKey::from_ed25519_seed(seed.as_slice().try_into().unwrap(), "").unwrap();
-    assert!(key.public_blob().ends_with(&hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")));
+    assert!(
+        key.public_blob().ends_with(&hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"))
+    );
     let signature = key.sign(HostKeyAlgorithm::Ed25519, b"").unwrap();
     assert!(signature.ends_with(&hex(
         "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"

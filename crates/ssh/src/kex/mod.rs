@@ -43,7 +43,9 @@ impl Kex {
     /// The hash of the method, used for the exchange hash and the key derivation.
     pub(crate) fn hash(self) -> &'static digest::Algorithm {
         match self {
-            Self::MlKem768X25519 | Self::Curve25519 | Self::Curve25519LibSsh | Self::NistP256 => &digest::SHA256,
+            Self::MlKem768X25519 | Self::Curve25519 | Self::Curve25519LibSsh | Self::NistP256 => {
+                &digest::SHA256
+            }
             Self::NistP384 => &digest::SHA384,
             Self::Sntrup761X25519 | Self::Sntrup761X25519OpenSsh | Self::NistP521 => &digest::SHA512,
         }

@@ -26,7 +26,8 @@ pub(crate) fn respond(kex: Kex, client_value: &[u8]) -> Result<(Vec<u8>, SharedS
         }
         Kex::Sntrup761X25519 | Kex::Sntrup761X25519OpenSsh => {
             let (public, point) = split(client_value, SNTRUP_PUBLIC_LEN)?;
-            let key = sntrup::sntrup761::EncapsulationKey::try_from(public).map_err(|_| Error::BadKeyExchangeValue)?;
+            let key = sntrup::sntrup761::EncapsulationKey::try_from(public)
+                .map_err(|_| Error::BadKeyExchangeValue)?;
             let mut rng = LibraryRng::default();
             let (ciphertext, secret) = key.encapsulate(&mut rng);
             rng.finish()?;

@@ -126,7 +126,8 @@ impl OutputBuffer {
             }
             let needed = self.end + len;
             if self.storage.len() < needed {
-                let grown = needed.max(self.storage.len().saturating_mul(2).min(self.storage.len() + MAX_PACKET_LENGTH));
+                let grown = needed
+                    .max(self.storage.len().saturating_mul(2).min(self.storage.len() + MAX_PACKET_LENGTH));
                 self.storage.resize(grown, 0);
             }
         }

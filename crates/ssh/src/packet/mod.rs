@@ -95,7 +95,10 @@ pub(crate) enum OpenKey {
     CtrEtm(ctr::OpenCtr),
 }
 
-fn gcm_key(algorithm: &'static AeadAlgorithm, material: &KeyMaterial<'_>) -> Result<(LessSafeKey, GcmNonce), Error> {
+fn gcm_key(
+    algorithm: &'static AeadAlgorithm,
+    material: &KeyMaterial<'_>,
+) -> Result<(LessSafeKey, GcmNonce), Error> {
     let key = UnboundKey::new(algorithm, material.key).map_err(|_| Error::Crypto)?;
     Ok((LessSafeKey::new(key), GcmNonce::new(material.iv)?))
 }
@@ -116,7 +119,9 @@ impl SealKey {
                 let key = material.key.try_into().map_err(|_| Error::Crypto)?;
                 Self::ChaCha(Box::new(chacha::SealingKey::new(key)))
             }
-            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Self::CtrEtm(ctr::SealCtr::new(mac.ok_or(Error::Crypto)?, material)?),
+            Cipher::Aes128Ctr | Cipher::Aes256Ctr => {
+                Self::CtrEtm(ctr::SealCtr::new(mac.ok_or(Error::Crypto)?, material)?)
+            }
         })
     }
 
@@ -144,8 +149,10 @@ impl SealKey {
             return Err(Error::MessageTooLarge);
         }
         let total = LENGTH + body + shape.tag;
-        let (packet, tag) =
-            buf.get_mut(..total).and_then(|b| b.split_at_mut_checked(LENGTH + body)).ok_or(Error::MessageTooLarge)?;
+        let (packet, tag) = buf
+            .get_mut(..total)
+            .and_then(|b| b.split_at_mut_checked(LENGTH + body))
+            .ok_or(Error::MessageTooLarge)?;
         let length = u32::try_from(body).map_err(|_| Error::MessageTooLarge)?.to_be_bytes();
         packet[..LENGTH].copy_from_slice(&length);
         packet[LENGTH] = u8::try_from(padding).map_err(|_| Error::MessageTooLarge)?;
@@ -181,7 +188,9 @@ impl OpenKey {
                 let key = material.key.try_into().map_err(|_| Error::Crypto)?;
                 Self::ChaCha(Box::new(chacha::OpeningKey::new(key)))
             }
-            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Self::CtrEtm(ctr::OpenCtr::new(mac.ok_or(Error::Crypto)?, material)?),
+            Cipher::Aes128Ctr | Cipher::Aes256Ctr => {
+                Self::CtrEtm(ctr::OpenCtr::new(mac.ok_or(Error::Crypto)?, material)?)
+            }
         })
     }
 
@@ -216,7 +225,8 @@ impl OpenKey {
     /// Checks and decrypts one whole packet in place, and returns where its payload is. The payload is never empty.
     pub fn open(&mut self, sequence: u32, packet: &mut [u8]) -> Result<Range<usize>, Error> {
         let tag_len = self.shape().tag;
-        let body_end = packet.len().checked_sub(tag_len).filter(|end| *end > HEADER).ok_or(Error::BadPadding)?;
+        let body_end =
+            packet.len().checked_sub(tag_len).filter(|end| *end > HEADER).ok_or(Error::BadPadding)?;
         let (body, tag) = packet.split_at_mut(body_end);
         match self {
             Self::Clear => {}

@@ -4,8 +4,8 @@ use aws_lc_rs::agreement::{self, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, Un
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768};
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA512,
+    self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512,
 };
 
 use crate::algorithm::Kex;
@@ -86,7 +86,9 @@ impl ClientExchange {
 pub fn verify_signature(public_blob: &[u8], message: &[u8], signature_blob: &[u8]) -> bool {
     let mut key = Reader::new(public_blob);
     let mut blob = Reader::new(signature_blob);
-    let (Ok(key_type), Ok(algorithm), Ok(bytes)) = (key.text(), blob.text(), blob.string()) else { return false };
+    let (Ok(key_type), Ok(algorithm), Ok(bytes)) = (key.text(), blob.text(), blob.string()) else {
+        return false;
+    };
     match (key_type, algorithm) {
         ("ssh-ed25519", "ssh-ed25519") => {
             let key = signature::UnparsedPublicKey::new(&signature::ED25519, key.string().unwrap());
@@ -94,8 +96,11 @@ pub fn verify_signature(public_blob: &[u8], message: &[u8], signature_blob: &[u8
         }
         ("ssh-rsa", "rsa-sha2-256" | "rsa-sha2-512") => {
             let (e, n) = (key.mpint().unwrap(), key.mpint().unwrap());
-            let parameters =
-                if algorithm == "rsa-sha2-256" { &RSA_PKCS1_2048_8192_SHA256 } else { &RSA_PKCS1_2048_8192_SHA512 };
+            let parameters = if algorithm == "rsa-sha2-256" {
+                &RSA_PKCS1_2048_8192_SHA256
+            } else {
+                &RSA_PKCS1_2048_8192_SHA512
+            };
             PublicKeyComponents { n, e }.verify(parameters, message, bytes).is_ok()
         }
         _ if key_type == algorithm => {
@@ -112,7 +117,9 @@ pub fn verify_signature(public_blob: &[u8], message: &[u8], signature_blob: &[u8
                 fixed.extend(std::iter::repeat_n(0, len - number.len()));
                 fixed.extend_from_slice(number);
             }
-            signature::UnparsedPublicKey::new(parameters, key.string().unwrap()).verify(message, &fixed).is_ok()
+            signature::UnparsedPublicKey::new(parameters, key.string().unwrap())
+                .verify(message, &fixed)
+                .is_ok()
         }
         _ => false,
     }

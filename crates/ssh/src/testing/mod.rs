@@ -1,6 +1,11 @@
 //! An in-memory SSH *client* transport, for tests of this crate and of those above it. It panics instead of returning
 //! errors, offers knobs to misbehave, and is no part of a release build.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "test support panics by design")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "test support panics by design"
+)]
 
 mod kex;
 
@@ -171,7 +176,10 @@ impl ClientTransport {
     /// Runs version and key exchange with `server`, in memory.
     pub fn handshake(&mut self, server: &mut Transport) {
         let payloads = self.exchange(server).expect("the handshake succeeds");
-        assert!(payloads.is_empty() && self.established && server.is_established(), "the handshake completes");
+        assert!(
+            payloads.is_empty() && self.established && server.is_established(),
+            "the handshake completes"
+        );
     }
 
     /// Sends one upper-layer payload; held back while a key exchange runs.
@@ -260,7 +268,8 @@ impl ClientTransport {
         }
         loop {
             let head = *self.input.first_chunk::<4>()?;
-            let total = self.open.wire_length(self.sequence_in, head).expect("the server's packet length is valid");
+            let total =
+                self.open.wire_length(self.sequence_in, head).expect("the server's packet length is valid");
             if self.input.len() < total {
                 return None;
             }
@@ -273,13 +282,18 @@ impl ClientTransport {
                     let mut r = Reader::new(&payload[1..]);
                     self.disconnected = Some((r.u32().unwrap(), r.text().unwrap().to_owned()));
                 }
-                MSG_IGNORE | MSG_DEBUG | MSG_UNIMPLEMENTED | MSG_PONG => self.transport_messages.push(payload.to_vec()),
+                MSG_IGNORE | MSG_DEBUG | MSG_UNIMPLEMENTED | MSG_PONG => {
+                    self.transport_messages.push(payload.to_vec())
+                }
                 MSG_EXT_INFO => self.ext_info = Some(payload.to_vec()),
                 MSG_KEXINIT => self.on_kexinit(payload),
                 MSG_KEX_ECDH_REPLY => self.on_reply(payload),
                 MSG_NEWKEYS => self.on_newkeys(),
                 _ => {
-                    assert!(self.next_open.is_none() && self.server_init.is_empty(), "no data within the server's exchange");
+                    assert!(
+                        self.next_open.is_none() && self.server_init.is_empty(),
+                        "no data within the server's exchange"
+                    );
                     return Some(payload.to_vec());
                 }
             }
@@ -326,7 +340,8 @@ impl ClientTransport {
     fn on_reply(&mut self, payload: &[u8]) {
         let exchange = self.exchange.take().expect("a key exchange runs");
         let mut r = Reader::new(&payload[1..]);
-        let (host_key, server_value, signature) = (r.string().unwrap(), r.string().unwrap(), r.string().unwrap());
+        let (host_key, server_value, signature) =
+            (r.string().unwrap(), r.string().unwrap(), r.string().unwrap());
         let kex = self.options.kex[0];
         let client_value = exchange.value().to_vec();
         let secret = exchange.finish(server_value);

@@ -53,7 +53,8 @@ impl Transport {
         self.sender.begin_exchange()?;
         let agreed = init.agree(self.sender.offer())?;
         let ext_info = first && init.wants_ext_info();
-        self.exchange = Exchange::Method(Box::new(Method { agreed, client_init: payload.to_vec(), ext_info }));
+        self.exchange =
+            Exchange::Method(Box::new(Method { agreed, client_init: payload.to_vec(), ext_info }));
         Ok(())
     }
 
@@ -113,9 +114,18 @@ impl Transport {
             exchange_hash: &exchange_hash,
             session_id: &self.session_id,
         };
-        let seal =
-            schedule.with_material(Direction::ServerToClient, agreed.cipher_out, agreed.mac_out, SealKey::new)?;
-        let key = schedule.with_material(Direction::ClientToServer, agreed.cipher_in, agreed.mac_in, OpenKey::new)?;
+        let seal = schedule.with_material(
+            Direction::ServerToClient,
+            agreed.cipher_out,
+            agreed.mac_out,
+            SealKey::new,
+        )?;
+        let key = schedule.with_material(
+            Direction::ClientToServer,
+            agreed.cipher_in,
+            agreed.mac_in,
+            OpenKey::new,
+        )?;
         self.sender.switch_keys(seal, agreed.cipher_out, self.sequence_numbers())?;
         if method.ext_info {
             self.sender.send_first(&ext_info())?;
@@ -162,8 +172,11 @@ impl Transport {
 
 /// `SSH_MSG_EXT_INFO` (RFC 8308 §2.3), sent right after our first NEWKEYS to clients that ask for it.
 fn ext_info() -> Vec<u8> {
-    let extensions =
-        [("server-sig-algs", SERVER_SIG_ALGS), ("publickey-hostbound@openssh.com", "0"), ("ping@openssh.com", "0")];
+    let extensions = [
+        ("server-sig-algs", SERVER_SIG_ALGS),
+        ("publickey-hostbound@openssh.com", "0"),
+        ("ping@openssh.com", "0"),
+    ];
     let mut message = Writer::message(MSG_EXT_INFO);
     message.u32(extensions.len() as u32);
     for (name, value) in extensions {

@@ -72,7 +72,10 @@ mod tests {
         let make = |len: usize| [b"SSH-2.0-", "x".repeat(len - 10).as_bytes(), b"\r\n"].concat();
         assert_eq!(line(&make(255)).unwrap().len(), 253);
         assert_eq!(read(&make(256)), Err(Error::IdentificationTooLong));
-        assert_eq!(read(&[b"SSH-2.0-".to_vec(), vec![b'x'; 300]].concat()), Err(Error::IdentificationTooLong));
+        assert_eq!(
+            read(&[b"SSH-2.0-".to_vec(), vec![b'x'; 300]].concat()),
+            Err(Error::IdentificationTooLong)
+        );
     }
 
     #[test]

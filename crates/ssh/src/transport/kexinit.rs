@@ -1,9 +1,7 @@
 //! `SSH_MSG_KEXINIT` and what follows from the two of them (RFC 4253 §7.1).
 
 use super::Error;
-use crate::algorithm::{
-    Cipher, EXT_INFO_CLIENT, HostKeyAlgorithm, Kex, Mac, Offer, STRICT_CLIENT, choose,
-};
+use crate::algorithm::{Cipher, EXT_INFO_CLIENT, HostKeyAlgorithm, Kex, Mac, Offer, STRICT_CLIENT, choose};
 use crate::codec::{DecodeError, NameList, Reader};
 
 /// A peer's KEXINIT, taken apart.
@@ -103,7 +101,8 @@ impl<'a> KexInit<'a> {
         if !self.compression_in.contains("none") || !self.compression_out.contains("none") {
             return Err(Error::NoCommonAlgorithm("compression method"));
         }
-        let guess = if self.first_packet_follows && !self.guessed_right(offer) { Guess::Skip } else { Guess::Use };
+        let guess =
+            if self.first_packet_follows && !self.guessed_right(offer) { Guess::Skip } else { Guess::Use };
         Ok(Agreed { kex, host_key, cipher_in, cipher_out, mac_in, mac_out, guess })
     }
 

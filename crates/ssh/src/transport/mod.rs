@@ -346,7 +346,11 @@ impl Transport {
     fn handle(&mut self, packet: &receiver::Packet, now: Instant) -> Result<(), Error> {
         let kind = packet.kind;
         let first = self.phase == Phase::FirstExchange;
-        if first && self.strict && !matches!(kind, MSG_DISCONNECT | MSG_NEWKEYS) && !KEX_METHOD.contains(&kind) {
+        if first
+            && self.strict
+            && !matches!(kind, MSG_DISCONNECT | MSG_NEWKEYS)
+            && !KEX_METHOD.contains(&kind)
+        {
             return Err(Error::StrictKexViolation(kind));
         }
         match kind {

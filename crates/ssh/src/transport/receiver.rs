@@ -76,7 +76,13 @@ impl Receiver {
     }
 
     /// Uses `key` from the next packet on.
-    pub fn switch_keys(&mut self, key: OpenKey, limits: KeyLimits, byte_limit: u64, sequence: super::sender::SequenceNumbers) {
+    pub fn switch_keys(
+        &mut self,
+        key: OpenKey,
+        limits: KeyLimits,
+        byte_limit: u64,
+        sequence: super::sender::SequenceNumbers,
+    ) {
         self.key = key;
         self.used = KeyUse::default();
         self.limits = limits;

@@ -119,7 +119,9 @@ impl Sender {
     pub fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
         match self.gate {
             Gate::Closed => Err(Error::Closed),
-            Gate::Held if !payload.first().is_some_and(|kind| is_transport_message(*kind)) => self.hold(payload),
+            Gate::Held if !payload.first().is_some_and(|kind| is_transport_message(*kind)) => {
+                self.hold(payload)
+            }
             Gate::Open | Gate::Held => self.seal_copy(payload),
         }
     }
@@ -246,14 +248,19 @@ impl Sender {
             .name_list([])
             .bool(false)
             .u32(0);
-        self.seal_copy(message.as_slice())?;
-        self.own_init = Some(message.into_vec());
+        // First the state, then the packet: sealing looks at the state to see whether an exchange is due.
         self.gate = Gate::Held;
-        Ok(())
+        let message = self.own_init.insert(message.into_vec()).clone();
+        self.seal_copy(&message)
     }
 
     /// Sends our NEWKEYS and uses `key` from then on.
-    pub(super) fn switch_keys(&mut self, key: SealKey, cipher: Cipher, sequence: SequenceNumbers) -> Result<(), Error> {
+    pub(super) fn switch_keys(
+        &mut self,
+        key: SealKey,
+        cipher: Cipher,
+        sequence: SequenceNumbers,
+    ) -> Result<(), Error> {
         self.seal_copy(&[MSG_NEWKEYS])?;
         self.key = key;
         self.used = KeyUse::default();
@@ -321,7 +328,10 @@ impl Sender {
         if self.output.len() > OUTPUT_LIMIT {
             return Err(Error::PendingOverflow);
         }
-        self.output.room(HEADER + len + MAX_TRAILER).get_mut(HEADER..HEADER + len).ok_or(Error::MessageTooLarge)
+        self.output
+            .room(HEADER + len + MAX_TRAILER)
+            .get_mut(HEADER..HEADER + len)
+            .ok_or(Error::MessageTooLarge)
     }
 
     /// Seals the payload that was written to the start of the reserved room.

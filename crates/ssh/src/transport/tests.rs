@@ -43,7 +43,7 @@ fn echo(client: &mut ClientTransport, server: &mut Transport) {
         client.send(&question);
         assert_eq!(client.exchange(server), Ok(vec![question.clone()]));
         server.send(&question).unwrap();
-        let sent = server.send_with::<Error>(question.len() + 7, |room| {
+        let sent = server.send_with::<Error>((question.len() + 7).min(MAX_PAYLOAD), |room| {
             room[..question.len()].copy_from_slice(&question);
             Ok(question.len())
         });
@@ -57,14 +57,16 @@ fn echo(client: &mut ClientTransport, server: &mut Transport) {
 #[test]
 fn every_kex_with_every_cipher_and_mac() {
     for kex in Kex::ALL {
-        let (mut client, mut server) = pair(ClientOptions { kex: vec![kex], ..ClientOptions::default() }, compat_config());
+        let (mut client, mut server) =
+            pair(ClientOptions { kex: vec![kex], ..ClientOptions::default() }, compat_config());
         assert_eq!(server.negotiated().unwrap().kex, kex.name());
         assert_eq!(server.session_id().unwrap(), client.session_id());
         echo(&mut client, &mut server);
     }
     for cipher in Cipher::ALL {
         for mac in Mac::ALL {
-            let options = ClientOptions { ciphers: vec![cipher], macs: vec![mac], ..ClientOptions::default() };
+            let options =
+                ClientOptions { ciphers: vec![cipher], macs: vec![mac], ..ClientOptions::default() };
             for options in [options.clone(), ClientOptions { markers: Vec::new(), ..options }] {
                 let (mut client, mut server) = pair(options, server_config());
                 let negotiated = server.negotiated().unwrap();
@@ -253,15 +255,23 @@ fn key_exchange_messages_out_of_order_are_refused() {
 
 fn guessing(kex: Vec<Kex>, config: Config) -> Result<Vec<Vec<u8>>, Error> {
     // The guess is an ECDH_INIT for a method that the server does not speak; were it used, the exchange would fail.
-    let options = ClientOptions { kex, guess: Some(b"\x1e\0\0\0\x03bad".to_vec()), ..ClientOptions::default() };
+    let options =
+        ClientOptions { kex, guess: Some(b"\x1e\0\0\0\x03bad".to_vec()), ..ClientOptions::default() };
     let mut client = ClientTransport::with_options(options);
     client.exchange(&mut server(config))
 }
 
 #[test]
 fn a_wrong_guess_is_skipped_and_a_right_one_is_used() {
-    let config = || Config { kex: vec!["mlkem768x25519-sha256".to_owned(), "curve25519-sha256".to_owned()], ..server_config() };
-    assert_eq!(guessing(vec![Kex::Curve25519], config()), Ok(vec![]), "our first method is another, so the guess is wrong");
+    let config = || Config {
+        kex: vec!["mlkem768x25519-sha256".to_owned(), "curve25519-sha256".to_owned()],
+        ..server_config()
+    };
+    assert_eq!(
+        guessing(vec![Kex::Curve25519], config()),
+        Ok(vec![]),
+        "our first method is another, so the guess is wrong"
+    );
     let first = Config { kex: vec!["curve25519-sha256".to_owned()], ..server_config() };
     assert_eq!(guessing(vec![Kex::Curve25519], first), Err(Error::BadKeyExchangeValue), "the guess counts");
 }
@@ -270,7 +280,9 @@ fn a_wrong_guess_is_skipped_and_a_right_one_is_used() {
 
 #[test]
 fn rekeying_under_load_in_both_directions_loses_nothing() {
-    for (cipher, strict) in [(Cipher::ChaCha20Poly1305, true), (Cipher::Aes256Gcm, false), (Cipher::Aes128Ctr, true)] {
+    for (cipher, strict) in
+        [(Cipher::ChaCha20Poly1305, true), (Cipher::Aes256Gcm, false), (Cipher::Aes128Ctr, true)]
+    {
         let markers = if strict { vec![STRICT_CLIENT] } else { Vec::new() };
         let options = ClientOptions { ciphers: vec![cipher], markers, ..ClientOptions::default() };
         let (mut client, mut server) = pair(options, Config { rekey_bytes: 50_000, ..server_config() });
@@ -288,7 +300,12 @@ fn rekeying_under_load_in_both_directions_loses_nothing() {
                 if round % 3 == 0 {
                     server.send(&down).unwrap();
                 } else {
-                    server.send_with::<Error>(down.len(), |room| { room.copy_from_slice(&down); Ok(down.len()) }).unwrap();
+                    server
+                        .send_with::<Error>(down.len(), |room| {
+                            room.copy_from_slice(&down);
+                            Ok(down.len())
+                        })
+                        .unwrap();
                 }
                 sent_down.push(down);
             }
@@ -297,11 +314,11 @@ fn rekeying_under_load_in_both_directions_loses_nothing() {
             }
             // Bytes travel in pieces that have nothing to do with packets, so the exchanges spread over many rounds.
             let bytes = client.take_output();
-            let (now, later) = bytes.split_at(bytes.len() * 2 / 3);
+            let (now, later) = bytes.split_at((bytes.len() * 2).div_ceil(3));
             feed(&mut server, now, &mut got_up).unwrap();
             client.output_mut().splice(0..0, later.iter().copied());
             let output = server.output();
-            let piece = output[..output.len() * 3 / 4].to_vec();
+            let piece = output[..(output.len() * 3).div_ceil(4)].to_vec();
             server.consume_output(piece.len());
             client.receive(&piece);
             while let Some(payload) = client.poll_payload() {
@@ -382,8 +399,10 @@ fn output_is_bounded_for_those_who_do_not_read() {
 
 #[test]
 fn keys_are_renewed_by_packets_and_by_age() {
-    let (mut client, mut server) =
-        pair(ClientOptions::default(), Config { rekey_packets: 10, rekey_after: Duration::from_secs(60), ..server_config() });
+    let (mut client, mut server) = pair(
+        ClientOptions::default(),
+        Config { rekey_packets: 10, rekey_after: Duration::from_secs(60), ..server_config() },
+    );
     for number in 0..10 {
         client.send(&message(number, 1));
     }
@@ -422,7 +441,8 @@ fn a_client_that_does_not_speak_ssh_gets_a_line() {
         (&[b'S'; 1], Error::BadIdentification),
     ] {
         let mut server = server(server_config());
-        let line = if line.len() == 1 { [b"SSH-2.0-".to_vec(), vec![b'x'; 400]].concat() } else { line.to_vec() };
+        let line =
+            if line.len() == 1 { [b"SSH-2.0-".to_vec(), vec![b'x'; 400]].concat() } else { line.to_vec() };
         let error = if line.len() > 300 { Error::IdentificationTooLong } else { error };
         assert_eq!(feed(&mut server, &line, &mut Vec::new()), Err(error.clone()));
         let expected = format!("SSH-2.0-{}\r\n{error}\r\n", server_config().software_version);
