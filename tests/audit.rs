@@ -178,11 +178,11 @@ fn a_truncated_prefix_ends_the_connection() {
 #[test]
 fn strict_key_exchange_is_offered() {
     let target = Target::start();
-    let mut command = target.ssh(&["-vv", "box", "true"]);
+    let mut command = target.ssh(&["-vvv", "box", "true"]);
     let output = run(&mut command, Feed::Null, DEADLINE);
     let text = output.errors();
-    assert!(text.contains("kex-strict-s-v00@openssh.com"), "{text}");
-    assert!(text.contains("will use strict KEX ordering"), "{text}");
+    assert!(text.contains("kex-strict-s-v00@openssh.com"), "strict key exchange is not offered");
+    assert!(text.contains("will use strict KEX ordering"), "the client does not use it");
     let peer = text.split("peer server KEXINIT proposal").nth(1).expect("the server's proposal");
     let methods: Vec<&str> =
         peer.lines().find_map(|line| line.split("KEX algorithms: ").nth(1)).unwrap().split(',').collect();

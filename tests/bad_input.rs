@@ -146,6 +146,17 @@ fn packets_with_a_wrong_length_or_mac() {
     assert_eq!(bystander.finish(channel).unwrap().stdout, b"fine\n");
 }
 
+/// Asserts that the server either ends the connection or says that it does not know such a message, and grants nothing.
+#[track_caller]
+fn not_granted(client: &mut Client, what: &str) {
+    client.patience = SOON;
+    match client.receive() {
+        Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => panic!("{what}: no answer at all"),
+        Err(_) => {}
+        Ok(message) => assert_eq!(message[0], codec::UNIMPLEMENTED, "{what}: message {}", message[0]),
+    }
+}
+
 #[test]
 fn messages_before_their_time() {
     let target = Target::start();
@@ -163,15 +174,18 @@ fn messages_before_their_time() {
         let mut client = Client::connect(target.port).unwrap();
         for message in messages {
             client.send(&message).unwrap();
+            if message[0] == codec::SERVICE_REQUEST && what.starts_with("a channel") {
+                assert_eq!(client.receive().unwrap()[0], codec::SERVICE_ACCEPT);
+            }
         }
-        client.wait_for_end(SOON).unwrap_or_else(|err| panic!("{what}: {err}"));
+        not_granted(&mut client, what);
     }
     // In the clear, before any key exchange.
     for message in [service("ssh-userauth"), open] {
         let mut client = Client::dial(target.port).unwrap();
         client.banners().unwrap();
         client.send(&message).unwrap();
-        client.wait_for_end(SOON).expect("a message before the key exchange");
+        not_granted(&mut client, "a message before the key exchange");
     }
     assert_eq!(target.exec("echo in").ok(), "in");
 }
@@ -183,7 +197,6 @@ fn channel_messages_out_of_order() {
     let data_for = |number: u32| Writer::new(codec::CHANNEL_DATA).u32(number).string("x").done();
     let bad = [
         ("data for no channel", data_for(77)),
-        ("window for no channel", Writer::new(codec::CHANNEL_WINDOW_ADJUST).u32(77).u32(1).done()),
         ("close of no channel", Writer::new(codec::CHANNEL_CLOSE).u32(77).done()),
         ("a truncated open", Writer::new(codec::CHANNEL_OPEN).string("session").u32(1).done()),
         ("a string longer than its message", Writer::new(codec::CHANNEL_OPEN).u32(0xffff_fff0).done()),
@@ -202,6 +215,8 @@ fn channel_messages_out_of_order() {
             &Writer::new(codec::USERAUTH_REQUEST).string("x").string("ssh-connection").string("none").done(),
         )
         .unwrap();
+    // Nobody is hurt by window for a channel that has gone, and it may cross with the close.
+    client.send(&Writer::new(codec::CHANNEL_WINDOW_ADJUST).u32(77).u32(1).done()).unwrap();
     let channel = client.open_session().expect("a late login attempt is ignored, RFC 4252 section 5.3");
     client.eof(channel).unwrap();
     assert!(client.request(channel, "exec", &Writer::default().string("cat; echo end").done()).unwrap());
@@ -222,9 +237,10 @@ fn a_window_that_is_overrun() {
         cut = client.data(channel, &block).is_err();
         sent += block.len() as u64;
     }
-    let end = client.wait_for_end(SOON).expect("the connection ends");
-    if target.kind() == Kind::Gateway && !cut {
-        assert!(end.starts_with("disconnect "), "no reason, just {end}");
+    // sshd 9.2 throws the excess away and goes on; here it is a protocol error.
+    if target.kind() == Kind::Gateway {
+        let end = client.wait_for_end(SOON).expect("the connection ends");
+        assert!(cut || end.starts_with("disconnect "), "no reason, just {end}");
     }
     let channel = bystander.exec("echo fine").unwrap();
     assert_eq!(bystander.finish(channel).unwrap().stdout, b"fine\n");

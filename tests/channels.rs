@@ -221,7 +221,8 @@ fn forwardings_are_refused_and_the_session_works() {
     let (code, reason) = err.split_once(": ").unwrap();
     assert!(matches!(code, "1" | "2") && !reason.is_empty(), "{err}");
     let err = client.open_channel("no-such-type", 65536, 32768, &[]).unwrap_err().to_string();
-    assert!(err.starts_with("3: "), "{err}");
+    // RFC 4254 has a code of its own for this; sshd says "connect failed" all the same.
+    assert!(err.starts_with(if target.kind() == Kind::Gateway { "3: " } else { "2: " }), "{err}");
     let channel = client.exec("echo still").unwrap();
     assert_eq!(client.finish(channel).unwrap().stdout, b"still\n");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sandgate_tests::gateway::Gateway;
 use sandgate_tests::process::{Guard, resident, try_run};
-use sandgate_tests::{Feed, Options, Output, Target, paths, run, skip};
+use sandgate_tests::{Feed, Output, Target, paths, run, skip};
 
 /// What the gateway may grow by, whatever a guest sends.
 const GROWTH: u64 = 48 << 20;

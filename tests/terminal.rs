@@ -23,11 +23,11 @@ fn size_and_its_changes_arrive() {
     terminal.send("echo term=$TERM; stty size; echo o''ne.\r");
     let text = terminal.expect("one.");
     assert!(text.contains("term=vt220") && text.contains("37 101"), "{text}");
-    terminal.send("trap 'echo win\"\"ched' WINCH\r");
+    terminal.send("trap 'echo win$((1))ched' WINCH\r");
     terminal.resize(64, 20);
     terminal.send("sleep 1; stty size; echo t''wo.\r");
     let text = terminal.expect("two.");
-    assert!(text.contains("winched") && text.contains("20 64"), "{text}");
+    assert!(text.contains("win1ched") && text.contains("20 64"), "{text}");
     terminal.send("exit 42\r");
     assert_eq!(terminal.wait(), 42);
 }
@@ -69,8 +69,8 @@ fn a_terminal_only_when_asked_for() {
     let without = "tty; echo [$SSH_TTY]";
     for args in [["-T", "box", without], ["-t", "box", without]] {
         // Standard input is no terminal here, so even -t asks for none.
-        let text = target.run_ssh(&args).text();
-        assert_eq!(text, "not a tty\n[]\n", "{args:?}");
+        let text = target.run_ssh(&args).ok();
+        assert_eq!(text, "not a tty\n[]", "{args:?}");
     }
     let mut terminal = Terminal::spawn(&target.ssh(&["-t", "box", "tty && echo yes."]), 80, 24);
     assert!(terminal.expect("yes.").contains("/dev/pts/"));

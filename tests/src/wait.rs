@@ -17,8 +17,19 @@ pub fn until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
 }
 
 /// A port that was free on loopback a moment ago.
+///
+/// It lies below the range from which the kernel takes ports for outgoing connections, so that none of those takes it away before
+/// the server has bound it.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // Tests run as processes of their own; their ids keep them apart.
+        let port = 10_000 + ((std::process::id() % 1000) * 20 + u32::from(step)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return port as u16;
+        }
+    }
 }
 
 /// Divides a large repetition count by `SANDGATE_TEST_SCALE`, never below one.
