@@ -160,12 +160,12 @@ fn id_mapping(base: u32, size: u32) -> Result<LinuxIdMapping, OciSpecError> {
 fn namespaces(spec: &SandboxSpec, meta: &Meta) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network as Net, Pid, User, Uts};
     let mut wanted = vec![Mount, Pid, Ipc, Uts, Cgroup];
-    if spec.network == Network::None {
-        wanted.push(Net);
-    }
-    // Without a range of our own the shim has entered the user namespace already.
+    // Without a range of our own the shim has entered the user namespace, and a network of that, already.
     if matches!(meta.identity, Identity::Mapped { .. }) {
         wanted.push(User);
+        if spec.network == Network::None {
+            wanted.push(Net);
+        }
     }
     wanted.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect()
 }

@@ -95,7 +95,6 @@ impl Executor for Agent {
         let (program, rest) = args.split_first().ok_or(ExecutorError::InvalidArg)?;
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| ExecutorError::Other(error.to_string()))?;
-        // Also restores the signal mask, which the shim has changed for itself.
         let error = Command::new(program).args(rest).exec();
         Err(ExecutorError::Other(format!("cannot execute {program}: {error}")))
     }

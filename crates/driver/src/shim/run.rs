@@ -24,7 +24,7 @@ use super::{Target, cgroup, rootfs, userns};
 use crate::bundle::{self, Limits, MaskOrder, Situation};
 use crate::state::lock::RunLock;
 use crate::state::process::ProcessRef;
-use crate::state::{Meta, Phase, Record, read_json, write_json};
+use crate::state::{Identity, Meta, Phase, Record, read_json, write_json};
 use crate::{Network, Runtime, SandboxSpec, StopCause};
 
 /// Longest path of a Unix socket in bytes (`sun_path` without its final zero).
@@ -68,7 +68,7 @@ pub(crate) fn run(target: &Target, mut report: Report) -> ExitCode {
     let _ = fs::remove_file(target.dir.agent_socket());
     let _ = fs::remove_file(target.dir.shim_socket());
     let out_of_memory = session.cgroups.out_of_memory();
-    session.runtime.delete();
+    session.runtime.delete(&session.cgroups);
     cgroup::remove_leftovers(&record.cgroups);
     let cause = match ending {
         Ending::Requested => StopCause::Requested,
@@ -100,8 +100,10 @@ enum Made {
 }
 
 impl Made {
-    fn delete(&mut self) {
+    fn delete(&mut self, cgroups: &cgroup::Cgroups) {
         let result = match self {
+            // Its groups are all that libcontainer leaves outside of our mounts.
+            Self::Builtin(_) if !cgroups.any() => Ok(()),
             Self::Builtin(builtin) => builtin.delete(),
             Self::External(external) => external.delete(),
         };
@@ -121,11 +123,15 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     // Before the namespaces, so that the sockets belong to this user and lie in the data directory itself.
     let listener = listen(&target.dir.root().join("agent.sock"))?;
     let control = listen(&target.dir.root().join("shim.sock"))?;
-    let signals = block_signals()?;
     set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(Failure::io("become the parent of orphans"))?;
 
     userns::enter(&meta.identity)?;
+    let own_network = spec.network == Network::None;
+    if own_network && !matches!(meta.identity, Identity::Mapped { .. }) {
+        // The container stays in our user namespace and takes our network over.
+        userns::leave_network()?;
+    }
     let staged = rootfs::stage(target, &spec, &meta, report)?;
     let cgroups = cgroup::prepare(target, report)?;
     let limits = if cgroups.any() {
@@ -200,10 +206,10 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     let _ = fs::write("/proc/self/oom_score_adj", score.trim());
     record.init = ProcessRef::of(pid);
     save(record)?;
-    let supervisor = Supervisor::new(pid, log, log_file, control, signals)?;
+    let mut supervisor = Supervisor::new(pid, log, log_file, control)?;
 
     let result = (|| {
-        if spec.network == Network::None && !gvisor {
+        if own_network && !gvisor && matches!(meta.identity, Identity::Mapped { .. }) {
             loopback(pid)?;
         }
         report.step("starting the agent");
@@ -214,9 +220,11 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     })();
     if let Err(failure) = result {
         supervisor.kill();
-        made.delete();
+        made.delete(&cgroups);
         return Err(failure);
     }
+    // Not earlier: the mask would be inherited by the agent and everything it starts.
+    supervisor.watch(block_signals()?);
     if let Some((listener, to_agent, from_agent)) = bridge {
         super::gvisor::bridge(listener, to_agent, from_agent)?;
     }
@@ -246,7 +254,7 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-/// Signals arrive as something to read, so that none can end the shim halfway. Children restore their mask when they execute.
+/// From here on signals arrive as something to read, so that none ends the shim before the sandbox.
 fn block_signals() -> Result<SignalFd, Failure> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {

@@ -48,7 +48,7 @@ pub(crate) struct Supervisor {
     log_file: File,
     logged: usize,
     control: UnixListener,
-    signals: SignalFd,
+    signals: Option<SignalFd>,
     askers: Vec<UnixStream>,
     /// When a stop was asked for and SIGKILL follows.
     kill_at: Option<Instant>,
@@ -61,7 +61,6 @@ impl Supervisor {
         log: OwnedFd,
         log_file: File,
         control: UnixListener,
-        signals: SignalFd,
     ) -> Result<Self, Failure> {
         let pid =
             Pid::from_raw(pid).ok_or_else(|| Failure::runtime("the container's process has no number"))?;
@@ -75,11 +74,16 @@ impl Supervisor {
             log_file,
             logged: 0,
             control,
-            signals,
+            signals: None,
             askers: Vec::new(),
             kill_at: None,
             requested: false,
         })
+    }
+
+    /// Takes the signals of this process from here on.
+    pub(crate) fn watch(&mut self, signals: SignalFd) {
+        self.signals = Some(signals);
     }
 
     /// Kills init and waits for it.
@@ -116,11 +120,11 @@ impl Supervisor {
     fn wait(&self) {
         let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|t| Timespec::try_from(t + Duration::from_millis(1)).ok());
-        let mut fds = vec![
-            PollFd::new(&self.pidfd, PollFlags::IN),
-            PollFd::new(&self.control, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-        ];
+        let mut fds =
+            vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
+        if let Some(signals) = &self.signals {
+            fds.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
+        }
         if let Some(log) = &self.log {
             fds.push(PollFd::new(log, PollFlags::IN));
         }
@@ -173,7 +177,7 @@ impl Supervisor {
     }
 
     fn read_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        while let Some(Ok(Some(info))) = self.signals.as_ref().map(SignalFd::read_signal) {
             // SIGCHLD only wakes us; a hangup or interrupt is not meant for the sandbox.
             if i32::try_from(info.ssi_signo).is_ok_and(|n| n == Signal::TERM.as_raw()) {
                 self.stop(SHUTDOWN_GRACE);

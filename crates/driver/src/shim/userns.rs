@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use libcontainer::network::link::LinkClient;
+use libcontainer::network::wrapper::create_network_client;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, open};
 
@@ -116,16 +118,23 @@ pub(crate) fn hold_main() -> Result<(), Failure> {
 
 /// `shim loopback PID`: brings up `lo` in the network namespace of PID, which nobody else there has the capability for.
 pub(crate) fn loopback_main(args: &[OsString]) -> Result<(), Failure> {
-    use libcontainer::network::link::LinkClient;
-    use libcontainer::network::wrapper::create_network_client;
-
-    /// The loopback interface is the first of every network namespace.
-    const LOOPBACK_INDEX: u32 = 1;
-
     let pid = args.first().and_then(|arg| arg.to_str()).unwrap_or_default();
     let namespace =
         File::open(format!("/proc/{pid}/ns/net")).map_err(Failure::io("open the network namespace"))?;
     setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(Failure::io("enter the network namespace"))?;
+    loopback_up()
+}
+
+/// Moves this process to a network namespace of its own, with nothing but loopback.
+pub(crate) fn leave_network() -> Result<(), Failure> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(Failure::io("make a network namespace"))?;
+    loopback_up()
+}
+
+fn loopback_up() -> Result<(), Failure> {
+    /// The loopback interface is the first of every network namespace.
+    const LOOPBACK_INDEX: u32 = 1;
+
     let mut client =
         LinkClient::new(create_network_client()).map_err(Failure::io("open a netlink socket"))?;
     client.set_up(LOOPBACK_INDEX).map_err(Failure::io("bring up the loopback interface"))
