@@ -9,9 +9,11 @@ use std::time::Duration;
 use sandgate_wire::CAP_PASS_STDIO;
 use sandgate_wire::message::{self, CloseReason, Open, Opened};
 
+use tokio::net::UnixStream;
+
 use crate::pipes::{self, HostEnds};
 use crate::shared::{Answer, Handle, Request, is_gone, park, refused_error};
-use crate::{Dial, ExecSpec, GuestError, Link, Process, Program};
+use crate::{ByteStream, Dial, ExecSpec, GuestError, Link, Process, Program};
 
 /// Attempts to dial for one request.
 const DIAL_ATTEMPTS: u32 = 3;
@@ -79,10 +81,10 @@ impl Guest {
     pub async fn exec(&self, spec: ExecSpec) -> Result<Process, GuestError> {
         let has_pty = spec.pty.is_some();
         let mut exec = to_wire(spec)?;
-        let link = self.dial_with_retries().await?;
+        let (socket, stream) = parts(self.dial_with_retries().await?);
         let mut host_ends = None;
         let mut guest_ends = None;
-        if matches!(link, Link::Unix(_)) && !has_pty && self.offer_pipes.load(Ordering::Relaxed) {
+        if socket.is_some() && !has_pty && self.offer_pipes.load(Ordering::Relaxed) {
             // Without descriptors to spare, frames still work: they need none here.
             if let Ok((host, guest)) = pipes::make() {
                 exec.passed_stdio = true;
@@ -91,13 +93,13 @@ impl Guest {
             }
         }
         let mut request = Request::new(CAP_PASS_STDIO, &Open::Exec(Box::new(exec)))?;
-        if let (Link::Unix(socket), Some(ends)) = (&link, guest_ends) {
+        if let (Some(socket), Some(ends)) = (&socket, guest_ends) {
             let send = pipes::send(socket, request.first_bytes(), ends);
             let sent = tokio::time::timeout(self.timeouts.open, send).await;
             let sent = sent.map_err(|_| self.open_timeout("sending the request"))?;
             request.consume(sent.map_err(|_| GuestError::LinkLost)?);
         }
-        let handle = self.start(request, link);
+        let handle = request.start(socket, stream, Arc::clone(&self.dial));
         match self.answer(&handle).await? {
             Opened::Exec { passed_stdio: true } if host_ends.is_some() => Ok(Process::new(handle, host_ends)),
             Opened::Exec { passed_stdio: false } => {
@@ -112,8 +114,9 @@ impl Guest {
 
     /// Asks the agent who it is; also the readiness probe of a sandbox that is starting. One attempt, no retries.
     pub async fn info(&self) -> Result<AgentInfo, GuestError> {
-        let link = self.dial_once().await?;
-        let handle = self.start(Request::new(CAP_PASS_STDIO, &Open::Info)?, link);
+        let (socket, stream) = parts(self.dial_once().await?);
+        let request = Request::new(CAP_PASS_STDIO, &Open::Info)?;
+        let handle = request.start(socket, stream, Arc::clone(&self.dial));
         let Opened::Info { pid, uid, sessions } = self.answer(&handle).await? else {
             return Err(GuestError::Protocol("the answer does not fit the request".to_owned()));
         };
@@ -121,14 +124,6 @@ impl Guest {
         let state = handle.shared.lock();
         let version = state.mux.peer().map(|p| p.software.clone()).unwrap_or_default();
         Ok(AgentInfo { version, protocol: state.mux.version(), pid, uid, sessions })
-    }
-
-    fn start(&self, request: Request, link: Link) -> Handle {
-        let (socket, stream) = match link {
-            Link::Unix(socket) => (Some(socket), None),
-            Link::Stream(stream) => (None, Some(stream)),
-        };
-        request.start(socket, stream, Arc::clone(&self.dial))
     }
 
     fn open_timeout(&self, what: &'static str) -> GuestError {
@@ -182,6 +177,14 @@ impl Guest {
     }
 }
 
+/// A socket or another stream.
+fn parts(link: Link) -> (Option<UnixStream>, Option<Box<dyn ByteStream>>) {
+    match link {
+        Link::Unix(socket) => (Some(socket), None),
+        Link::Stream(stream) => (None, Some(stream)),
+    }
+}
+
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
@@ -224,3 +227,10 @@ fn to_wire(spec: ExecSpec) -> Result<message::Exec, GuestError> {
         ssh_client: spec.ssh_client,
     })
 }
+
+// Callers spawn these futures on a multi-threaded runtime.
+const _: fn(&Guest, ExecSpec) = |guest, spec| {
+    fn is_send<T: Send>(_: T) {}
+    is_send(guest.exec(spec));
+    is_send(guest.info());
+};
