@@ -218,8 +218,9 @@ fn channel_messages_out_of_order() {
     // Nobody is hurt by window for a channel that has gone, and it may cross with the close.
     client.send(&Writer::new(codec::CHANNEL_WINDOW_ADJUST).u32(77).u32(1).done()).unwrap();
     let channel = client.open_session().expect("a late login attempt is ignored, RFC 4252 section 5.3");
-    client.eof(channel).unwrap();
     assert!(client.request(channel, "exec", &Writer::default().string("cat; echo end").done()).unwrap());
+    client.eof(channel).unwrap();
+    client.eof(channel).unwrap();
     assert_eq!(client.finish(channel).unwrap().stdout, b"end\n");
 }
 

@@ -23,8 +23,10 @@ fn size_and_its_changes_arrive() {
     terminal.send("echo term=$TERM; stty size; echo o''ne.\r");
     let text = terminal.expect("one.");
     assert!(text.contains("term=vt220") && text.contains("37 101"), "{text}");
-    terminal.send("trap 'echo win$((1))ched' WINCH\r");
+    terminal.send("trap 'echo win$((1))ched' WINCH; echo tr''apped.\r");
+    terminal.expect("trapped.");
     terminal.resize(64, 20);
+    std::thread::sleep(Duration::from_millis(500));
     terminal.send("sleep 1; stty size; echo t''wo.\r");
     let text = terminal.expect("two.");
     assert!(text.contains("win1ched") && text.contains("20 64"), "{text}");
