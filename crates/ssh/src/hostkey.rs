@@ -98,7 +98,7 @@ impl HostKey {
                     der::rsa_components(pkcs8.as_ref()).ok_or(HostKeyError::Generate)?;
                 let mut public = Writer::new();
                 public.string("ssh-rsa").mpint(e).mpint(n);
-                let mut fields = Writer::new();
+                let mut fields = secret_writer();
                 fields.string("ssh-rsa").mpint(n).mpint(e).mpint(d).mpint(iqmp).mpint(p).mpint(q);
                 (public, fields)
             }
@@ -118,7 +118,7 @@ impl HostKey {
         let point = pair.public_key().as_ref();
         let mut public = Writer::new();
         public.string("ssh-ed25519").string(point);
-        let mut fields = Writer::new();
+        let mut fields = secret_writer();
         let secret = Zeroizing::new([seed, point].concat());
         fields.string("ssh-ed25519").string(point).string(&*secret);
         Self::from_fields(public.as_slice(), fields, comment)
@@ -212,17 +212,17 @@ impl HostKey {
     fn from_fields(public_blob: &[u8], mut fields: Writer, comment: &str) -> Result<Self, HostKeyError> {
         fields.string(comment);
         let fields = Zeroizing::new(fields.into_vec());
-        let mut section = Writer::new();
+        let mut section = secret_writer();
         // Two equal numbers detect a wrong passphrase; there is none here.
         section.u32(0x5347_5347).u32(0x5347_5347).raw(&fields);
         for pad in 1u8..=8 {
-            if section.as_slice().len() % 8 == 0 {
+            if section.as_slice().len().is_multiple_of(8) {
                 break;
             }
             section.byte(pad);
         }
         let section = Zeroizing::new(section.into_vec());
-        let mut key = Writer::new();
+        let mut key = secret_writer();
         key.raw(b"openssh-key-v1\0")
             .string("none")
             .string("none")
@@ -267,6 +267,11 @@ impl HostKey {
     }
 }
 
+/// A writer that never has to grow, so that no copy of the key is left behind: an RSA key of 4096 bits takes 2.5 KiB.
+fn secret_writer() -> Writer {
+    Writer::append_to(Vec::with_capacity(8 * 1024))
+}
+
 fn ecdsa_algorithm(algorithm: HostKeyAlgorithm) -> &'static EcdsaSigningAlgorithm {
     match algorithm {
         HostKeyAlgorithm::EcdsaP384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
@@ -283,7 +288,7 @@ fn ecdsa_fields(algorithm: HostKeyAlgorithm) -> Result<(Writer, Writer), HostKey
     let curve = name.rsplit('-').next().unwrap_or_default();
     let mut public = Writer::new();
     public.string(name).string(curve).string(pair.public_key());
-    let mut fields = Writer::new();
+    let mut fields = secret_writer();
     // `ssh-key` wants the scalar at its full length, which OpenSSH reads as well.
     let sign = secret.as_ref().first().is_some_and(|b| b & 0x80 != 0);
     let scalar = Zeroizing::new([if sign { &[0][..] } else { &[] }, secret.as_ref()].concat());

@@ -80,7 +80,7 @@ pub(crate) enum SealKey {
         nonce: GcmNonce,
     },
     ChaCha(Box<chacha::SealingKey>),
-    CtrEtm(ctr::SealCtr),
+    CtrEtm(Box<ctr::SealCtr>),
 }
 
 /// The receiving key of one direction.
@@ -92,7 +92,7 @@ pub(crate) enum OpenKey {
         nonce: GcmNonce,
     },
     ChaCha(Box<chacha::OpeningKey>),
-    CtrEtm(ctr::OpenCtr),
+    CtrEtm(Box<ctr::OpenCtr>),
 }
 
 fn gcm_key(
@@ -120,7 +120,7 @@ impl SealKey {
                 Self::ChaCha(Box::new(chacha::SealingKey::new(key)))
             }
             Cipher::Aes128Ctr | Cipher::Aes256Ctr => {
-                Self::CtrEtm(ctr::SealCtr::new(mac.ok_or(Error::Crypto)?, material)?)
+                Self::CtrEtm(Box::new(ctr::SealCtr::new(mac.ok_or(Error::Crypto)?, material)?))
             }
         })
     }
@@ -189,7 +189,7 @@ impl OpenKey {
                 Self::ChaCha(Box::new(chacha::OpeningKey::new(key)))
             }
             Cipher::Aes128Ctr | Cipher::Aes256Ctr => {
-                Self::CtrEtm(ctr::OpenCtr::new(mac.ok_or(Error::Crypto)?, material)?)
+                Self::CtrEtm(Box::new(ctr::OpenCtr::new(mac.ok_or(Error::Crypto)?, material)?))
             }
         })
     }
@@ -212,7 +212,7 @@ impl OpenKey {
         let length = u32::from_be_bytes(length);
         let body = usize::try_from(length).map_err(|_| Error::BadPacketLength(length))?;
         let shape = self.shape();
-        if body > MAX_PACKET_LENGTH || body < 1 + MIN_PADDING + 1 {
+        if !(1 + MIN_PADDING + 1..=MAX_PACKET_LENGTH).contains(&body) {
             return Err(Error::BadPacketLength(length));
         }
         let counted = if shape.length_in_block { body + LENGTH } else { body };

@@ -172,14 +172,14 @@ impl Transport {
 
 /// `SSH_MSG_EXT_INFO` (RFC 8308 §2.3), sent right after our first NEWKEYS to clients that ask for it.
 fn ext_info() -> Vec<u8> {
-    let extensions = [
+    const EXTENSIONS: [(&str, &str); 3] = [
         ("server-sig-algs", SERVER_SIG_ALGS),
         ("publickey-hostbound@openssh.com", "0"),
         ("ping@openssh.com", "0"),
     ];
     let mut message = Writer::message(MSG_EXT_INFO);
-    message.u32(extensions.len() as u32);
-    for (name, value) in extensions {
+    message.u32(3);
+    for (name, value) in EXTENSIONS {
         message.string(name).string(value);
     }
     message.into_vec()

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Error;
-use super::sender::{KeyLimits, KeyUse};
+use super::sender::{KeyLimits, KeyUse, SequenceNumbers};
 use crate::packet::{InputBuffer, OpenKey};
 
 /// The longest packet on the wire before keys are in use, in bytes: RFC 4253 §6.1 requires 35000. An unknown peer cannot
@@ -81,13 +81,13 @@ impl Receiver {
         key: OpenKey,
         limits: KeyLimits,
         byte_limit: u64,
-        sequence: super::sender::SequenceNumbers,
+        sequence: SequenceNumbers,
     ) {
         self.key = key;
         self.used = KeyUse::default();
         self.limits = limits;
         self.byte_limit = byte_limit;
-        if sequence == super::sender::SequenceNumbers::Restart {
+        if sequence == SequenceNumbers::Restart {
             self.sequence = 0;
         }
     }
@@ -121,5 +121,39 @@ impl Receiver {
         let kind = packet.get(range.start).copied().ok_or(Error::BadPadding)?;
         let at = self.input.consume(total);
         Ok(Some(Packet { range: at + range.start..at + range.end, kind, sequence }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clear IGNORE packet.
+    const PACKET: [u8; 16] = [0, 0, 0, 12, 6, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn with_packet() -> Receiver {
+        let mut receiver = Receiver::new();
+        receiver.space()[..16].copy_from_slice(&PACKET);
+        receiver.commit(16);
+        receiver
+    }
+
+    #[test]
+    fn a_sequence_number_does_not_come_twice_with_one_key() {
+        let mut receiver = with_packet();
+        receiver.used.packets = u64::from(u32::MAX) + 1;
+        assert_eq!(receiver.next_packet().unwrap_err(), Error::SequenceWrapped);
+    }
+
+    #[test]
+    fn a_peer_that_never_renews_its_key_is_stopped() {
+        let mut receiver = with_packet();
+        receiver.byte_limit = 1000;
+        receiver.used.bytes = 984;
+        assert!(receiver.next_packet().unwrap().is_some());
+        let mut receiver = with_packet();
+        receiver.byte_limit = 1000;
+        receiver.used.bytes = 985;
+        assert_eq!(receiver.next_packet().unwrap_err(), Error::RekeyOverdue);
     }
 }

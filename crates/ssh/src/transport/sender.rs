@@ -361,3 +361,28 @@ pub(super) enum SequenceNumbers {
     /// Strict key exchange: they begin again at zero.
     Restart,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server_config;
+
+    #[test]
+    fn a_key_is_never_used_for_more_packets_than_there_are_sequence_numbers() {
+        let mut sender = Sender::new(Arc::new(server_config()));
+        sender.used.packets = u64::from(u32::MAX);
+        sender.sequence = u32::MAX;
+        assert_eq!(sender.send_unimplemented(0), Ok(()), "the last number may be used");
+        assert_eq!(sender.send_unimplemented(0), Err(Error::SequenceWrapped));
+    }
+
+    #[test]
+    fn limits_stay_within_what_the_cipher_allows() {
+        let config = Config { rekey_bytes: u64::MAX, rekey_packets: u32::MAX, ..server_config() };
+        let limits = KeyLimits::new(&config, Cipher::Aes256Gcm);
+        assert_eq!((limits.bytes, limits.packets), (1 << 35, 1 << 31));
+        let limits =
+            KeyLimits::new(&Config { rekey_bytes: 0, rekey_packets: 0, ..config }, Cipher::Aes256Gcm);
+        assert_eq!((limits.bytes, limits.packets), (1, 1));
+    }
+}
