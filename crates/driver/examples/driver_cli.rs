@@ -1,10 +1,12 @@
 //! The driver by hand: `driver_cli --data-dir DIR --agent FILE create|start|stop|rm|inspect|exec ID …`. Its own program is the
 //! shim, as in the gateway. The integration tests use it as their shim.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sandgate_driver::{Driver, OciConfig, OciDriver, Progress, SandboxId, SandboxSpec};
+use sandgate_guest::{ExecSpec, ExitStatus, Guest, Program, Ready};
 
 struct Printed;
 
@@ -90,6 +92,29 @@ async fn serve(mut args: Vec<String>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn exec(_driver: &OciDriver, _id: &SandboxId, _rest: &[String]) -> Result<ExitCode, Failure> {
-    Err("exec waits for the guest client".into())
+async fn exec(driver: &OciDriver, id: &SandboxId, rest: &[String]) -> Result<ExitCode, Failure> {
+    let guest = Guest::new(driver.link(id));
+    let argv = rest.iter().map(|word| word.clone().into_bytes()).collect();
+    let mut spec = ExecSpec::new(Program::Argv(argv));
+    spec.user = driver.login_user(id).await?.map(String::into_bytes);
+    let (mut input, mut output, _control) = guest.exec(spec).await?.split();
+    input.shutdown().await?;
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        match output.ready().await {
+            Ready::Stdout => {
+                let n = output.try_read(&mut buffer)?;
+                std::io::stdout().write_all(&buffer[..n])?;
+            }
+            Ready::Stderr => {
+                let n = output.try_read(&mut buffer)?;
+                std::io::stderr().write_all(&buffer[..n])?;
+            }
+            Ready::Exit(ExitStatus::Code(code)) => {
+                return Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)));
+            }
+            Ready::Exit(ExitStatus::Signal { name, .. }) => return Err(format!("killed by SIG{name}").into()),
+            Ready::LinkLost(error) => return Err(error.to_string().into()),
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::{Network, SandboxSpec};
 const MAX_COMPLAINT: usize = 600;
 
 /// A container made by another program.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct External {
     program: PathBuf,
     options: Vec<String>,
@@ -69,6 +69,14 @@ impl External {
     /// `start`: init executes the agent.
     pub(crate) fn start(&self) -> Result<(), Failure> {
         self.call("start", &[])
+    }
+
+    /// `kill`: asks the agent to end where its process is not one of the host's.
+    pub(crate) fn terminate(&self) -> Result<(), Failure> {
+        let mut command = self.command();
+        command.arg("kill").arg(&self.name).arg("TERM");
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        self.finish(command, "kill")
     }
 
     /// `delete --force`, after init has ended.

@@ -225,6 +225,9 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     }
     // Not earlier: the mask would be inherited by the agent and everything it starts.
     supervisor.watch(block_signals()?);
+    if let (true, Made::External(external)) = (gvisor, &made) {
+        supervisor.terminate_by(external.clone());
+    }
     if let Some((listener, to_agent, from_agent)) = bridge {
         super::gvisor::bridge(listener, to_agent, from_agent)?;
     }

@@ -14,6 +14,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, waitpid,
 };
 
+use super::external::External;
 use super::message::Failure;
 
 /// How much of what the agent prints is kept, in bytes. The guest may be able to print through it, so there is an end.
@@ -49,6 +50,8 @@ pub(crate) struct Supervisor {
     logged: usize,
     control: UnixListener,
     signals: Option<SignalFd>,
+    /// Through whom SIGTERM goes where init is not a process of the host's.
+    messenger: Option<External>,
     askers: Vec<UnixStream>,
     /// When a stop was asked for and SIGKILL follows.
     kill_at: Option<Instant>,
@@ -75,6 +78,7 @@ impl Supervisor {
             logged: 0,
             control,
             signals: None,
+            messenger: None,
             askers: Vec::new(),
             kill_at: None,
             requested: false,
@@ -84,6 +88,11 @@ impl Supervisor {
     /// Takes the signals of this process from here on.
     pub(crate) fn watch(&mut self, signals: SignalFd) {
         self.signals = Some(signals);
+    }
+
+    /// Sends SIGTERM by the runtime from here on.
+    pub(crate) fn terminate_by(&mut self, runtime: External) {
+        self.messenger = Some(runtime);
     }
 
     /// Kills init and waits for it.
@@ -200,6 +209,12 @@ impl Supervisor {
         let at = Instant::now() + grace;
         self.requested = true;
         self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        if let Some(messenger) = &self.messenger {
+            if let Err(failure) = messenger.terminate() {
+                eprintln!("cannot ask the agent to end: {}", failure.reason);
+            }
+            return;
+        }
         let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 }
