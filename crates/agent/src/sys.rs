@@ -98,11 +98,12 @@ pub fn spawn(plan: &Spawn<'_>) -> io::Result<i32> {
 unsafe fn child(plan: &Spawn<'_>, argv: &[*const libc::c_char], envp: &[*const libc::c_char]) -> ! {
     // SAFETY: all calls below are async-signal-safe, with pointers to live memory of the right type.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
+        // The kernel's struct sigaction: handler (0 is the default), flags, restorer, mask. The C library's own wrapper refuses
+        // two signals that somebody above may have left ignored.
+        let action = [0usize; 4];
         for signal in 1..=64 {
-            // Fails for SIGKILL, SIGSTOP and two numbers that the C library keeps; rightly so.
-            libc::sigaction(signal, &action, ptr::null_mut());
+            // Fails for SIGKILL and SIGSTOP; rightly so.
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null_mut::<usize>(), 8usize);
         }
         libc::setsid();
         for (target, fd) in (0..).zip(plan.stdio) {

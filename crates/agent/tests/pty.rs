@@ -97,8 +97,18 @@ async fn control_c_and_signals_reach_the_foreground() {
     assert!(matches!(out.exit, Some(ExitStatus::Signal { ref name, .. }) if name == "INT"), "{out:?}");
 
     let mut shell = agent.guest().exec(with_pty(ExecSpec::new(Program::Shell))).await.unwrap();
-    shell.input.write_all(b"stty -echo; PS1=; sleep 1000; echo st=$?; exit 0\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    shell
+        .input
+        .write_all(b"stty -echo; PS1=; (sleep 0.5; echo re''ady) & sleep 1000; echo st=$?; exit 0\n")
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(5).any(|w| w == b"ready") {
+        assert!(matches!(shell.output.ready().await, Ready::Stdout));
+        let mut buf = [0; 1024];
+        let n = shell.output.try_read(&mut buf).unwrap_or(0);
+        seen.extend_from_slice(&buf[..n]);
+    }
     shell.control.signal("TERM").unwrap();
     let out = drain(&mut shell.output).await;
     assert!(out.text().contains("st=143"), "{}", out.text());

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use sandgate_wire::message::{CloseReason, Exit, Hello, Open, Opened, Reason, Refused, Size};
 use sandgate_wire::mux::{Event, Mux, MuxError, Role};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 
-use crate::{ByteStream, Dial, ExitStatus, GuestError};
+use crate::{ByteStream, Dial, ExitStatus, GuestError, Link};
 
 /// Name and version in the hello.
 pub(crate) const SOFTWARE: &str = concat!("sandgate ", env!("CARGO_PKG_VERSION"));
@@ -29,6 +29,8 @@ const CONTROL_LIMIT: usize = 192 * 1024;
 const RESIZE_LIMIT: usize = 16 * 1024;
 /// How long the check may take whether a sandbox has gone, after its link was lost.
 const PROBE: Duration = Duration::from_millis(500);
+/// Between two attempts of that check.
+const PROBE_PAUSE: Duration = Duration::from_millis(50);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -251,12 +253,35 @@ async fn drive(shared: Arc<Shared>, mut stream: Option<Box<dyn ByteStream>>, dia
     wake(&mut state.output_waker);
 }
 
-/// Whether the sandbox has gone or only this link.
+/// Whether the sandbox has gone or only this link. A dying agent may still have a listener for a moment, which takes connections
+/// and never serves them.
 async fn probe(dial: &dyn Dial) -> GuestError {
-    match tokio::time::timeout(PROBE, dial.dial()).await {
-        Ok(Err(e)) if is_gone(&e) => GuestError::SandboxGone,
-        _ => GuestError::LinkLost,
-    }
+    let ask = async {
+        loop {
+            match dial.dial().await {
+                Err(e) if is_gone(&e) => return GuestError::SandboxGone,
+                Err(_) => return GuestError::LinkLost,
+                Ok(link) => {
+                    if answers(link).await {
+                        return GuestError::LinkLost;
+                    }
+                    tokio::time::sleep(PROBE_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PROBE, ask).await.unwrap_or(GuestError::LinkLost)
+}
+
+/// Whether anything at all comes back on a new link.
+async fn answers(link: Link) -> bool {
+    let mut stream: Box<dyn ByteStream> = match link {
+        Link::Unix(socket) => Box::new(socket),
+        Link::Stream(stream) => stream,
+    };
+    let Ok(request) = Request::new(0, &Open::Info) else { return false };
+    let asked = stream.write_all(request.first_bytes()).await;
+    asked.is_ok() && stream.read_u8().await.is_ok()
 }
 
 /// Nobody listens.
