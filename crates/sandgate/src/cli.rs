@@ -1,0 +1,138 @@
+//! The command line as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::cmd;
+
+/// The SSH front door for sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "sandgate", version, propagate_version = true)]
+pub struct Cli {
+    /// Where state, keys and the control socket live [default: /var/lib/sandgate for root, else ~/.local/share/sandgate]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How log lines on standard error look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+    /// Least level of log lines, or a filter such as sandgate_gateway=debug [default: info for serve, else warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a gateway, a sandbox "demo" and a token, and print the ssh line to paste
+    Up(cmd::up::Args),
+    /// Run the gateway until SIGTERM or SIGINT; a second signal ends it at once
+    Serve(cmd::serve::Args),
+    /// Make and manage sandboxes
+    #[command(subcommand)]
+    Sandbox(cmd::sandbox::Command),
+    /// Make and revoke tokens
+    #[command(subcommand)]
+    Token(cmd::token::Command),
+    /// Add and remove public keys
+    #[command(subcommand)]
+    Key(cmd::key::Command),
+    /// List and end live sessions
+    #[command(subcommand)]
+    Session(cmd::session::Command),
+    /// Print Host blocks for ~/.ssh/config, with known_hosts lines
+    SshConfig(cmd::ssh_config::Args),
+    /// Run a command in a sandbox
+    Exec(cmd::exec::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_is_accepted() {
+        for line in [
+            "sandgate up",
+            "sandgate serve --data-dir D --ssh-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --config F.toml",
+            "sandgate --data-dir D sandbox create box --driver oci --runtime crun --image host --user me --memory 512M \
+             --cpus 1 --env A=B --env C=D --mount /a:/b:ro --network none --json",
+            "sandgate --data-dir D sandbox ls --json",
+            "sandgate sandbox start box --json",
+            "sandgate sandbox stop box",
+            "sandgate sandbox rm --force box",
+            "sandgate sandbox inspect box --json",
+            "sandgate token create box --ttl 1h --scopes shell,exec,sftp,forward,agent --label ci --json",
+            "sandgate token ls --json",
+            "sandgate token revoke tok-1",
+            "sandgate key add me id.pub --sandbox box --sandbox other",
+            "sandgate key ls",
+            "sandgate key rm me",
+            "sandgate session ls --json",
+            "sandgate session kill ses-1",
+            "sandgate ssh-config",
+            "sandgate ssh-config box --data-dir D",
+            "sandgate exec box -t -u me -e A=B -- ls -l",
+            "sandgate exec box -- sh -c true",
+        ] {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            if let Err(error) = parse(&line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_data_directory_may_stand_anywhere() {
+        for line in [
+            "sandgate --data-dir D token ls",
+            "sandgate token --data-dir D ls",
+            "sandgate token ls --data-dir D",
+        ] {
+            assert_eq!(parse(line).expect(line).data_dir, Some("D".into()));
+        }
+    }
+
+    #[test]
+    fn what_follows_the_dashes_belongs_to_the_command() {
+        let Command::Exec(args) = parse("sandgate exec box -- ls --json -t").expect("a command").command
+        else {
+            panic!("not exec")
+        };
+        assert_eq!(args.command, ["ls", "--json", "-t"]);
+        assert!(!args.tty);
+    }
+
+    #[test]
+    fn nonsense_is_refused_as_usage() {
+        for line in [
+            "sandgate",
+            "sandgate fly",
+            "sandgate sandbox create Bad_Name",
+            "sandgate sandbox create box --memory much",
+            "sandgate sandbox create box --mount /a",
+            "sandgate token create box --ttl soon",
+            "sandgate token create box --scopes root",
+            "sandgate exec box",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

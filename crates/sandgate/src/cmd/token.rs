@@ -1,0 +1,128 @@
+//! `sandgate token …`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use sandgate_policy::{Label, Scopes, SourceNetworks};
+use sandgate_web::api::{CreateToken, TokenCreated, TokenView};
+use sandgate_web::client::{Client, segment};
+use serde_json::json;
+
+use crate::{output, values};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a token and print it, this once
+    Create(CreateArgs),
+    /// List tokens
+    Ls(LsArgs),
+    /// Revoke a token and end its live sessions
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Name of the sandbox that it opens
+    sandbox: String,
+    /// How long it lives, such as 1h [default: [tokens] default_ttl, which is 1h]
+    #[arg(long, value_parser = values::duration)]
+    ttl: Option<Duration>,
+    /// What it is good for [default: shell,exec,sftp,forward,agent]
+    #[arg(long)]
+    scopes: Option<Scopes>,
+    /// A text to recognize it by
+    #[arg(long, default_value = "")]
+    label: Label,
+    /// Network it may be used from; may be given several times [default: anywhere]
+    #[arg(long, value_name = "NETWORK")]
+    source: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LsArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RevokeArgs {
+    /// As `token ls` shows it
+    id: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> {
+    let client = Client::new(data_dir);
+    match command {
+        Command::Create(args) => create(&client, args).await?,
+        Command::Ls(args) => list(&client, args).await?,
+        Command::Revoke(args) => {
+            if args.id.starts_with("sg_") {
+                bail!("that is a token, not an id; `sandgate token ls` shows the ids");
+            }
+            client.delete(&format!("/v1/tokens/{}", segment(&args.id))).await?;
+            if args.json {
+                output::json(&json!({ "id": args.id, "revoked": true }))?;
+            } else {
+                println!("{}: revoked", args.id);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
+    let asked = CreateToken {
+        sandbox: args.sandbox,
+        ttl_seconds: args.ttl.map(|ttl| ttl.as_secs()),
+        scopes: args.scopes,
+        label: args.label,
+        sources: SourceNetworks::parse(args.source)?,
+    };
+    let token: TokenCreated = client.post("/v1/tokens", &asked).await?;
+    if args.json {
+        return output::json(&token);
+    }
+    println!("{}", token.ssh_command);
+    eprintln!(
+        "sandgate: token {}, valid until {}; it is not shown again",
+        token.id,
+        output::time(token.expires_at)
+    );
+    Ok(())
+}
+
+async fn list(client: &Client, args: LsArgs) -> anyhow::Result<()> {
+    let tokens: Vec<TokenView> = client.get("/v1/tokens").await?;
+    if args.json {
+        return output::json(&tokens);
+    }
+    let rows: Vec<_> = tokens
+        .into_iter()
+        .map(|token| {
+            let used = token.last_used_at.map_or_else(|| "never".to_owned(), output::time);
+            let scopes = token.scopes.to_string();
+            let shown = format!("{}...", token.prefix);
+            [
+                token.id,
+                shown,
+                token.sandbox,
+                token.state,
+                scopes,
+                output::time(token.expires_at),
+                used,
+                token.label,
+            ]
+        })
+        .collect();
+    output::table(["ID", "TOKEN", "SANDBOX", "STATE", "SCOPES", "EXPIRES", "LAST USED", "LABEL"], &rows);
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The control socket: where it lies, who may use it, and its routes.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, Uri};
+use axum::routing::{delete, get, post};
+use axum::serve::Listener;
+use sandgate_gateway::Gateway;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::problem::Problem;
+use crate::{exec, keys, sandboxes, sessions, ssh_config, status, tokens};
+
+/// The socket's name below the data directory.
+pub const SOCKET_NAME: &str = "control.sock";
+/// `sun_path` holds 108 bytes with the closing NUL.
+const MAX_PATH: usize = 107;
+/// Pause after a failed accept, so that the loop does not spin while descriptors are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the control socket of a data directory lies.
+#[must_use]
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET_NAME)
+}
+
+/// A bound control socket.
+pub struct ControlSocket {
+    listener: OwnerOnly,
+}
+
+impl ControlSocket {
+    /// Binds the socket below `data_dir`, in place of one that a killed gateway has left. The caller holds the data
+    /// directory's lock ([`Gateway::build`] takes it), so nobody else is behind the old one.
+    ///
+    /// # Errors
+    /// The path is too long for a Unix socket, or the file cannot be made.
+    pub fn bind(data_dir: &Path) -> Result<ControlSocket, ControlError> {
+        let path = socket_path(data_dir);
+        let length = path.as_os_str().len();
+        if length > MAX_PATH {
+            return Err(ControlError::PathTooLong { path, length });
+        }
+        let failed = |source| ControlError::Bind { path: path.clone(), source };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = UnixListener::bind(&path).map_err(failed)?;
+        // Until this line the directory's mode 0700 keeps others away, and the user check always does.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let owner = own_uid();
+        Ok(ControlSocket { listener: OwnerOnly { socket, owner } })
+    }
+
+    /// Serves until `stop` resolves, then finishes what was begun.
+    ///
+    /// # Errors
+    /// None that can be foreseen; the type is axum's.
+    pub async fn serve(
+        self,
+        gateway: Arc<Gateway>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        axum::serve(self.listener, router(gateway)).with_graceful_shutdown(stop).await
+    }
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status::show))
+        .route("/v1/ssh-config", get(ssh_config::all))
+        .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
+        .route("/v1/sandboxes/{name}", get(sandboxes::inspect).delete(sandboxes::remove))
+        .route("/v1/sandboxes/{name}/start", post(sandboxes::start))
+        .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
+        .route("/v1/sandboxes/{name}/exec", post(exec::start))
+        .route("/v1/sandboxes/{name}/ssh-config", get(ssh_config::one))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/keys", get(keys::list).post(keys::add))
+        .route("/v1/keys/{name}", delete(keys::remove))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::kill))
+        .fallback(not_found)
+        .with_state(gateway)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+/// Accepts connections of the gateway's own user and of root, and closes all others.
+struct OwnerOnly {
+    socket: UnixListener,
+    owner: u32,
+}
+
+impl Listener for OwnerOnly {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, _)) => match stream.peer_cred().map(|peer| peer.uid()) {
+                    Ok(uid) if uid == 0 || uid == self.owner => return (stream, ()),
+                    Ok(uid) => tracing::warn!(uid, "another user at the control socket was turned away"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a peer of the control socket could not be identified")
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the control socket could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why the control socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Over what a Unix socket's address holds.
+    #[error(
+        "the path {path} is too long for a Unix socket ({length} bytes, at most {MAX_PATH}): choose a shorter data directory"
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The file.
+    #[error("the control socket {path} cannot be made: {source}")]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,51 @@
+//! `/v1/keys`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use sandgate_gateway::Gateway;
+use sandgate_store::{KeyRow, KeySandboxes};
+
+use crate::api::{AddKey, Ended, KeyView};
+use crate::problem::{Problem, parse};
+
+pub(crate) async fn add(
+    State(gateway): State<Arc<Gateway>>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<KeyView>), Problem> {
+    let asked: AddKey = parse(&body)?;
+    let row = gateway.keys.add(asked.name, &asked.public_key, &asked.sandboxes).await?;
+    Ok((StatusCode::CREATED, Json(view(&gateway, row))))
+}
+
+pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Result<Json<Vec<KeyView>>, Problem> {
+    Ok(Json(gateway.keys.list().await?.into_iter().map(|row| view(&gateway, row)).collect()))
+}
+
+pub(crate) async fn remove(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<Ended>, Problem> {
+    Ok(Json(Ended { connections: gateway.keys.remove(&name).await? }))
+}
+
+fn view(gateway: &Gateway, row: KeyRow) -> KeyView {
+    let sandboxes = match row.sandboxes {
+        KeySandboxes::Every => None,
+        KeySandboxes::Only(ids) => {
+            Some(ids.into_iter().map(|id| gateway.sandboxes.name_of(&id).unwrap_or(id)).collect())
+        }
+    };
+    KeyView {
+        id: row.id,
+        name: row.name,
+        fingerprint: row.fingerprint,
+        public_key: row.public_key,
+        sandboxes,
+        created_at: row.created_at,
+        last_used_at: row.last_used_at,
+    }
+}

@@ -1,0 +1,123 @@
+//! `/v1/sandboxes`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use sandgate_driver::{MountAccess, Network, NoProgress, State as Doing};
+use sandgate_gateway::Gateway;
+use sandgate_gateway::sandboxes::{Removal, SandboxInfo};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use crate::api::{NewSandbox, SandboxView};
+use crate::problem::{Problem, parse};
+
+pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SandboxView>> {
+    Json(gateway.sandboxes.list().await.into_iter().map(view).collect())
+}
+
+pub(crate) async fn create(
+    State(gateway): State<Arc<Gateway>>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<SandboxView>), Problem> {
+    let new: NewSandbox = parse(&body)?;
+    Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
+}
+
+pub(crate) async fn inspect(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<SandboxView>, Problem> {
+    Ok(Json(view(gateway.sandboxes.inspect(&name).await?)))
+}
+
+pub(crate) async fn start(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<SandboxView>, Problem> {
+    Ok(Json(view(gateway.sandboxes.start(&name, &NoProgress).await?)))
+}
+
+pub(crate) async fn stop(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<SandboxView>, Problem> {
+    Ok(Json(view(gateway.sandboxes.stop(&name).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RemoveQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+pub(crate) async fn remove(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Result<StatusCode, Problem> {
+    let how = if query.force { Removal::Force } else { Removal::IfStopped };
+    gateway.sandboxes.remove(&name, how).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn view(info: SandboxInfo) -> SandboxView {
+    let (mut pid, mut since, mut warnings, mut reason) = (None, None, Vec::new(), None);
+    let state = match info.state {
+        Ok(Doing::Created) => "created",
+        Ok(Doing::Starting) => "starting",
+        Ok(Doing::Running { pid: agent, started_at, warnings: lacks }) => {
+            (pid, since, warnings) = (Some(agent), date(started_at), lacks);
+            "running"
+        }
+        Ok(Doing::Stopped { cause, at }) => {
+            (since, reason) = (date(at), Some(cause.to_string()));
+            "stopped"
+        }
+        Err(error) => {
+            reason = Some(error);
+            "unknown"
+        }
+    };
+    let spec = info.spec;
+    let mounts = spec.mounts.iter().map(|mount| {
+        let access = match mount.access {
+            MountAccess::ReadOnly => "ro",
+            MountAccess::ReadWrite => "rw",
+        };
+        format!("{}:{}:{access}", mount.host.display(), mount.guest.display())
+    });
+    SandboxView {
+        id: spec.id.to_string(),
+        state: state.to_owned(),
+        reason,
+        pid,
+        since,
+        warnings,
+        sessions: info.sessions,
+        driver: info.driver,
+        runtime: spec.runtime.to_string(),
+        image: spec.image.to_string(),
+        user: spec.user,
+        memory_bytes: spec.memory_bytes,
+        cpus: spec.cpus,
+        mounts: mounts.collect(),
+        network: match spec.network {
+            Network::None => "none".to_owned(),
+            Network::Host => "host".to_owned(),
+        },
+        name: spec.name,
+        created_at: info.created_at,
+    }
+}
+
+/// A time as the API writes it; one before 1970 or after 9999 is left out.
+fn date(at: SystemTime) -> Option<OffsetDateTime> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?).ok()
+}

@@ -1,0 +1,44 @@
+//! `/v1/sessions`: the live ones.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use sandgate_gateway::Gateway;
+use sandgate_gateway::session::{EndReason, SessionInfo};
+
+use crate::api::SessionView;
+use crate::problem::Problem;
+
+pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SessionView>> {
+    Json(gateway.registry.list().into_iter().map(view).collect())
+}
+
+pub(crate) async fn kill(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if !gateway.registry.kill(&id, EndReason::new("The session was ended by the owner of the sandbox.")) {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "there is no live session with that id; `sandgate session ls` lists them",
+        ));
+    }
+    gateway.audit.owner_did("session.kill", None, id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn view(info: SessionInfo) -> SessionView {
+    SessionView {
+        id: info.id,
+        sandbox: info.sandbox,
+        kind: info.kind.as_str().to_owned(),
+        pty: info.pty,
+        credential: info.credential,
+        client: info.client.map(|client| client.to_string()),
+        started_at: info.started_at,
+        bytes_in: info.bytes_in,
+        bytes_out: info.bytes_out,
+    }
+}
