@@ -32,7 +32,11 @@ async fn main() {
     ] {
         for way in ["download", "upload"] {
             let (host, guest_cpu, start) = (cpu(std::process::id()), cpu(agent.id()), Instant::now());
-            if way == "download" { download(&guest).await } else { upload(&guest).await }
+            if way == "download" {
+                download(&guest).await
+            } else {
+                upload(&guest).await
+            }
             println!(
                 "{name:7} {way:9} host {:.3} s/GiB  agent {:.3} s/GiB  wall {:.3} s",
                 cpu(std::process::id()) - host,

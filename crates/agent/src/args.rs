@@ -77,6 +77,7 @@ fn number<T: std::str::FromStr>(text: &OsString) -> Result<T, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
 

@@ -51,7 +51,11 @@ pub fn kill_members(group: i32, signal: i32, marks: &Marks) -> bool {
         return sys::kill(-group, signal).is_ok();
     }
     members.retain(|pid| !spared(pid));
-    members.iter().fold(false, |any, pid| sys::kill(*pid, signal).is_ok() || any)
+    let mut any = false;
+    for pid in members {
+        any |= sys::kill(pid, signal).is_ok();
+    }
+    any
 }
 
 /// Field 5 of /proc/PID/stat; the name before it may hold anything, but ends at the last parenthesis.

@@ -232,6 +232,7 @@ fn directories(exec: &Exec, user: &User) -> Result<Vec<Chdir>, Refusal> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
     use sandgate_wire::message::{Pty, Size};

@@ -101,6 +101,7 @@ fn special_code(opcode: u8) -> Option<Cc> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
     use rustix::pty::{OpenptFlags, openpt};

@@ -446,10 +446,10 @@ impl Ending {
             Step::Term => libc::SIGTERM,
             Step::Kill => libc::SIGKILL,
         };
-        let alive = self
-            .groups
-            .iter()
-            .fold(false, |alive, g| detached::kill_members(*g, signal, &self.marks) || alive);
+        let mut alive = false;
+        for group in &self.groups {
+            alive |= detached::kill_members(*group, signal, &self.marks);
+        }
         let more = alive && self.step == Step::Term;
         self.step = Step::Kill;
         self.at = Instant::now() + grace;

@@ -71,6 +71,7 @@ pub fn exit_of(status: WaitStatus) -> Exit {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
 

@@ -196,8 +196,10 @@ each_way!(detached_programs_survive, async |guest: Guest| {
 });
 
 each_way!(signals_go_to_the_group, async |guest: Guest| {
-    let mut process =
-        guest.exec(command("trap 'echo got; exit 9' USR1; echo $$; sleep 1000 & wait")).await.unwrap();
+    let mut process = guest
+        .exec(command("trap 'echo got; exit 9' USR1; sleep 1000 & sleep 0.3; echo $$; wait"))
+        .await
+        .unwrap();
     first_number(&mut process).await;
     process.control.signal("USR1").unwrap();
     let out = drain(&mut process.output).await;

@@ -55,7 +55,7 @@ pub struct AgentInfo {
 pub struct Guest {
     dial: Arc<dyn Dial>,
     timeouts: Timeouts,
-    /// Pipes are offered until an agent (or a relay in front of it) has declined them once.
+    /// Pipes are offered until the other side (an agent or a relay in front of it) turns out not to know them.
     offer_pipes: Arc<AtomicBool>,
 }
 
@@ -103,7 +103,10 @@ impl Guest {
         match self.answer(&handle).await? {
             Opened::Exec { passed_stdio: true } if host_ends.is_some() => Ok(Process::new(handle, host_ends)),
             Opened::Exec { passed_stdio: false } => {
-                if host_ends.is_some() {
+                // A relay stands between; an agent that was out of descriptors for once is asked again.
+                let capable =
+                    handle.shared.lock().mux.peer().is_some_and(|p| p.capabilities & CAP_PASS_STDIO != 0);
+                if !capable {
                     self.offer_pipes.store(false, Ordering::Relaxed);
                 }
                 Ok(Process::new(handle, None::<HostEnds>))

@@ -30,12 +30,11 @@ struct Conn {
     decoder: Decoder,
     out: OutBuf,
     hello: Option<Hello>,
-    greeted: bool,
     /// The client's stream ids and ours.
     streams: HashMap<u32, u32>,
     /// Highest id the client has used.
     last_inner: u32,
-    /// Data frame being passed on belongs to a stream that is gone.
+    /// To be closed once its output is written.
     closing: bool,
 }
 
@@ -146,7 +145,7 @@ impl Relay {
         while result.is_ok() && self.takes_conn_input() {
             match decoder.next(&mut rest) {
                 Ok(None) => break,
-                Ok(Some(item)) => result = self.from_conn(id, item),
+                Ok(Some(item)) => result = self.on_conn_item(id, item),
                 Err(error) => result = Err(error.into()),
             }
         }
@@ -166,7 +165,7 @@ impl Relay {
         while result.is_ok() {
             match decoder.next(&mut rest) {
                 Ok(None) => break,
-                Ok(Some(item)) => result = self.from_trunk(item),
+                Ok(Some(item)) => result = self.on_trunk_item(item),
                 Err(error) => result = Err(error.into()),
             }
         }
@@ -193,7 +192,7 @@ impl Relay {
         }
     }
 
-    fn from_conn(&mut self, id: ConnId, item: Item<'_>) -> Result<(), MuxError> {
+    fn on_conn_item(&mut self, id: ConnId, item: Item<'_>) -> Result<(), MuxError> {
         let Some(agent) = &self.agent else { return Ok(()) };
         let Some(c) = self.conns.get_mut(&id) else { return Ok(()) };
         if c.hello.is_none() {
@@ -214,7 +213,6 @@ impl Relay {
                 c.closing = true;
             }
             c.hello = Some(hello);
-            c.greeted = true;
             return Ok(());
         }
         match item {
@@ -277,7 +275,7 @@ impl Relay {
         Ok(())
     }
 
-    fn from_trunk(&mut self, item: Item<'_>) -> Result<(), MuxError> {
+    fn on_trunk_item(&mut self, item: Item<'_>) -> Result<(), MuxError> {
         let (stream, kind) = match &item {
             Item::Data { stream, kind, .. } | Item::Control { stream, kind, .. } => (*stream, *kind),
         };
@@ -349,6 +347,7 @@ impl Relay {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
     use crate::message::{Exit, Open, Opened};
