@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use sandgate_ssh::algorithm::{HostKeyAlgorithm, Kex};
-use sandgate_ssh::testing::{ClientOptions, ClientTransport, compat_config, feed};
-use sandgate_ssh::transport::{Config, Transport};
+use sandgate_ssh::testing::{ClientOptions, ClientTransport, feed, server_config};
+use sandgate_ssh::transport::{Compatibility, Config, Transport};
 
-static CONFIG: LazyLock<Arc<Config>> = LazyLock::new(|| Arc::new(compat_config()));
+static CONFIG: LazyLock<Arc<Config>> = LazyLock::new(|| Arc::new(Config { compatibility: Compatibility::Compat, ..server_config() }));
 
 fuzz_target!(|data: &[u8]| {
     let [choice, rest @ ..] = data else { return };
