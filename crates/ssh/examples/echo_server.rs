@@ -197,14 +197,15 @@ async fn run(
             loop {
                 let len = reader.read(&mut buf).await?;
                 let data = buf.get(..len).unwrap_or_default();
-                if len == 0 || data.contains(&4) {
-                    break;
-                }
-                let shown: Vec<u8> = data
+                let typed = data.split(|byte| *byte == 4).next().unwrap_or_default();
+                let shown: Vec<u8> = typed
                     .iter()
                     .flat_map(|b| if *b == b'\r' { vec![b'\r', b'\n'] } else { vec![*b] })
                     .collect();
                 writer.write_all(StreamKind::Stdout, &shown).await?;
+                if len == 0 || typed.len() < len {
+                    break;
+                }
             }
         }
         _ => {

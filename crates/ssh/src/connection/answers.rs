@@ -339,7 +339,7 @@ impl Connection {
         }
         let Some(channel) = self.upper.channels.get(id) else { return };
         if channel.halves.none_left() {
-            if self.ended.is_some() && !matches!(channel.phase, Phase::Asked) {
+            if self.ended.is_some() {
                 self.upper.remove(id);
             } else {
                 self.close(id);

@@ -91,6 +91,8 @@ impl Connection {
         let room = if self.transport.can_send_data() {
             upper.gate.room(channel, self.transport.output_len())
         } else {
+            // Remembered, so that the end of the key exchange is seen and wakes those who wait.
+            self.could_send = false;
             0
         };
         if window > 0 && room > 0 {

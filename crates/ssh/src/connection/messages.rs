@@ -24,13 +24,15 @@ pub(super) fn send_adjust(channel: &Channel, len: u32, sender: &mut Sender) -> R
     Ok(sender.send(message.as_slice())?)
 }
 
-/// Counts data as taken and gives window back when it is worth a message and the client may still send.
+/// Counts data as taken and gives window back when it is worth a message. When the client may send no more, nothing
+/// is counted: what it was not told of is not open.
 pub(super) fn take(channel: &mut Channel, len: usize, sender: &mut Sender) -> Result<(), Fault> {
+    if channel.from_peer != FromPeer::Open || channel.to_peer == ToPeer::Closed {
+        return Ok(());
+    }
     match channel.receive.take(len) {
-        Some(adjust) if channel.from_peer == FromPeer::Open && channel.to_peer != ToPeer::Closed => {
-            send_adjust(channel, adjust, sender)
-        }
-        _ => Ok(()),
+        Some(adjust) => send_adjust(channel, adjust, sender),
+        None => Ok(()),
     }
 }
 

@@ -18,6 +18,8 @@ mod gate;
 mod global;
 mod messages;
 pub(crate) mod numbers;
+#[cfg(any(test, feature = "testing"))]
+pub mod pair;
 
 #[cfg(test)]
 mod tests;
@@ -330,7 +332,11 @@ impl Connection {
     pub fn end(&mut self, reason: EndReason) {
         if self.ended.is_none() {
             self.ended = Some(Ended { reason, authenticated: self.upper.auth.is_done() });
-            self.upper.events.clear();
+            for event in std::mem::take(&mut self.upper.events) {
+                if let Event::Open { channel, .. } = event {
+                    self.upper.remove(channel);
+                }
+            }
             self.upper.notices.push(Notice::Ended);
         }
     }

@@ -150,10 +150,10 @@ impl ConnectionHandle {
         let number = self.shared().with(|state| state.connection.send_keepalive());
         self.shared()
             .wait_for(|state| {
-                if state.connection.is_answered(number) {
-                    return Some(Ok(()));
+                if let Some(ended) = state.connection.ended() {
+                    return Some(Err(ended.clone()));
                 }
-                state.connection.ended().map(|ended| Err(ended.clone()))
+                state.connection.is_answered(number).then_some(Ok(()))
             })
             .await
     }
