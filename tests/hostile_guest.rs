@@ -6,7 +6,6 @@
     reason = "tests report by panicking"
 )]
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -37,34 +36,32 @@ const AT_EXEC: &[&str] = &[
     "exec-refused-terminal-text",
     "exec-cut",
     "exec-random",
+    "exec-pass-unasked",
+    "exec-pass-hold",
+    "exec-pass-drop",
+    "exec-pass-flood",
 ];
 
-/// A gateway on the same data directory whose binary has the hostile agent beside it, where it looks for its own.
-///
-/// Sandboxes that it starts get that agent; those that ran before keep theirs.
+/// A gateway that gives the hostile agent to every sandbox that it starts; those that ran before keep theirs.
 struct Arena {
     target: Target,
-    hostile: PathBuf,
 }
 
 impl Arena {
-    /// A target with an honest running sandbox `box`, and then the gateway started again from the other place.
+    /// A target with an honest running sandbox `box`, and then the gateway started again with the hostile agent.
     fn new() -> Self {
         let mut target = Target::start();
-        let hostile = target.dir().join("bin/sandgate");
-        std::fs::create_dir(hostile.parent().unwrap()).unwrap();
-        std::fs::copy(paths::sandgate(), &hostile).unwrap();
-        let agent = paths::workspace().join("tests/hostile/agent.py");
-        std::fs::copy(agent, hostile.with_file_name("sandgate-agent")).unwrap();
-        target.gateway_mut().terminate(Duration::from_secs(15));
-        target.gateway_mut().binary.clone_from(&hostile);
+        let agent = target.dir().join("hostile");
+        std::fs::copy(paths::workspace().join("tests/hostile/agent.py"), &agent).unwrap();
+        assert!(target.gateway_mut().terminate(Duration::from_secs(15)).is_some());
+        target.gateway_mut().agent = Some(agent);
         target.gateway_mut().start_again();
         assert_eq!(
             target.exec("echo honest").ok(),
             "honest",
             "the honest sandbox did not outlive the restart"
         );
-        Self { target, hostile }
+        Self { target }
     }
 
     fn gateway(&self) -> &Gateway {
@@ -73,7 +70,6 @@ impl Arena {
 
     /// Makes a sandbox in that mode and returns a token for it. It is started by whoever connects.
     fn sandbox(&self, mode: &str) -> String {
-        assert!(self.hostile.exists());
         self.gateway().create_sandbox(mode, &["--env", &format!("HOSTILE={mode}")]);
         self.gateway().token(mode, &[]).token
     }

@@ -41,10 +41,14 @@ def hello(capabilities=0, window=256 * 1024):
     return frame(0, HELLO, b"SANDGATE" + struct.pack(">HHQI", 1, 1, capabilities, window) + struct.pack(">I", len(software)) + software)
 
 
+PASSED = []
+
+
 def read_exactly(link, count):
     data = b""
     while len(data) < count:
-        chunk = link.recv(count - len(data))
+        chunk, descriptors, _, _ = socket.recv_fds(link, count - len(data), 8)
+        PASSED.extend(descriptors)
         if not chunk:
             raise EOFError
         data += chunk
@@ -106,6 +110,24 @@ def misbehave(link, stream):
     elif MODE == "exec-cut":
         link.sendall((opened + frame(stream, STDOUT, b"half"))[:-2])
         link.close()
+    elif MODE == "exec-pass-unasked" or MODE == "exec-pass-hold":
+        # "It runs on the pipes that you passed": there are none in the first case, and nothing ever ends in the second.
+        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        time.sleep(3600)
+    elif MODE == "exec-pass-drop":
+        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        for descriptor in PASSED:
+            os.close(descriptor)
+        time.sleep(3600)
+    elif MODE == "exec-pass-flood":
+        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        while True:
+            for descriptor in PASSED:
+                try:
+                    os.write(descriptor, b"p" * 4096)
+                except OSError:
+                    pass
+            link.sendall(frame(stream, STDOUT, b"beside the pipe"))
     elif MODE == "exec-random":
         link.sendall(opened)
         generator = random.Random(7)
@@ -136,8 +158,8 @@ def serve(link):
         elif MODE == "hello-flood":
             while True:
                 link.sendall(hello() * 100)
-        # All bits: it says that it can do everything; with the low bit the gateway passes pipes along.
-        capabilities = 1 if MODE.startswith("exec-pass") else 0
+        # With the lowest bit the gateway passes pipes along.
+        capabilities = 1 if MODE.startswith("exec-pass") and MODE != "exec-pass-unasked" else 0
         link.sendall(hello(capabilities))
         while True:
             stream, kind, payload = read_frame(link)

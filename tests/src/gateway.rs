@@ -20,8 +20,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Gateway {
     process: Option<Guard>,
     data_dir: PathBuf,
-    /// The program to start; another one takes effect with [`Gateway::start_again`].
-    pub binary: PathBuf,
+    /// Another guest agent than the usual one; takes effect with [`Gateway::start_again`], for sandboxes that are started then.
+    pub agent: Option<PathBuf>,
     /// SSH port on 127.0.0.1.
     pub port: u16,
     /// HTTP port on 127.0.0.1.
@@ -51,7 +51,7 @@ impl Gateway {
         let mut gateway = Self {
             process: None,
             data_dir: data_dir.to_owned(),
-            binary: crate::paths::sandgate(),
+            agent: None,
             port,
             http_port,
             starts: 0,
@@ -68,7 +68,7 @@ impl Gateway {
     pub fn start_again(&mut self) {
         self.starts += 1;
         let log = File::create(self.log_file(self.starts)).unwrap();
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(crate::paths::sandgate());
         command
             .args(["serve", "--data-dir"])
             .arg(&self.data_dir)
@@ -79,6 +79,9 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
+        if let Some(agent) = &self.agent {
+            command.arg("--agent").arg(agent);
+        }
         self.process = Some(Guard::spawn(&mut command));
         let port = self.port;
         let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
@@ -138,7 +141,7 @@ impl Gateway {
 
     /// `sandgate --data-dir DIR ARGS…`, ready to run.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(crate::paths::sandgate());
         command.arg("--data-dir").arg(&self.data_dir).args(args);
         command
     }
@@ -196,7 +199,7 @@ impl Gateway {
     /// Whether `sandbox inspect` calls it running.
     #[track_caller]
     pub fn is_running(&self, name: &str) -> bool {
-        self.json(&["sandbox", "inspect", name]).to_string().to_lowercase().contains("running")
+        self.json(&["sandbox", "inspect", name])["state"] == "running"
     }
 }
 
