@@ -102,13 +102,18 @@ async fn exec(driver: &OciDriver, id: &SandboxId, rest: &[String]) -> Result<Exi
     let mut buffer = vec![0u8; 64 << 10];
     loop {
         match output.ready().await {
-            Ready::Stdout => {
-                let n = output.try_read(&mut buffer)?;
-                std::io::stdout().write_all(&buffer[..n])?;
-            }
-            Ready::Stderr => {
-                let n = output.try_read(&mut buffer)?;
-                std::io::stderr().write_all(&buffer[..n])?;
+            stream @ (Ready::Stdout | Ready::Stderr) => {
+                let n = match output.try_read(&mut buffer) {
+                    Ok(n) => n,
+                    // Readiness is a hint.
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                if matches!(stream, Ready::Stdout) {
+                    std::io::stdout().write_all(&buffer[..n])?;
+                } else {
+                    std::io::stderr().write_all(&buffer[..n])?;
+                }
             }
             Ready::Exit(ExitStatus::Code(code)) => {
                 return Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)));

@@ -80,6 +80,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) meta: &'a Meta,
     /// The merged root file system.
     pub(crate) root: &'a Path,
+    /// Directories to bind below the root: where, relative to it, and from where.
+    pub(crate) merged: &'a [(String, PathBuf)],
     /// The agent binary as the container's setup sees it.
     pub(crate) agent: &'a Path,
     /// Arguments of the agent.
@@ -245,7 +247,11 @@ fn mounts(situation: &Situation<'_>) -> Result<Vec<Mount>, OciSpecError> {
     if situation.meta.identity.size() > 5 {
         devpts.push("gid=5");
     }
-    let mut list = vec![
+    let mut list = Vec::with_capacity(16);
+    for (target, source) in situation.merged {
+        list.push(make(&format!("/{target}"), "bind", source, &["bind", "rw", "nosuid", "nodev"])?);
+    }
+    list.extend([
         make("/proc", "proc", Path::new("proc"), &["nosuid", "noexec", "nodev"])?,
         make("/dev", "tmpfs", Path::new("tmpfs"), &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
         make("/dev/pts", "devpts", Path::new("devpts"), &devpts)?,
@@ -262,7 +268,7 @@ fn mounts(situation: &Situation<'_>) -> Result<Vec<Mount>, OciSpecError> {
             )?,
         },
         make(AGENT_PLACE, "bind", situation.agent, &["bind", "ro", "nosuid", "nodev"])?,
-    ];
+    ]);
     for (mount, source) in situation.spec.mounts.iter().zip(situation.mounts) {
         let access = match mount.access {
             MountAccess::ReadOnly => "ro",
@@ -290,6 +296,7 @@ mod tests {
             spec,
             meta,
             root: Path::new("/mnt/rootfs"),
+            merged: &[],
             agent: Path::new("/mnt/agent"),
             agent_args: &["--listen-fd", "0"],
             mounts: &[],

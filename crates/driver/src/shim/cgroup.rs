@@ -86,12 +86,17 @@ pub(crate) fn prepare(target: &Target, report: &mut Report) -> Result<Cgroups, F
 
 fn version_1(name: &str) -> Result<Cgroups, String> {
     let hierarchies = version_1_mounts();
-    if hierarchies.is_empty() {
+    if hierarchies.iter().all(|(_, controllers)| controllers.is_empty()) {
         return Err("no hierarchy is mounted".into());
     }
     let mut cgroups = Cgroups { path: format!("/{PARENT}/{name}"), ..Cgroups::default() };
     for (place, controllers) in hierarchies {
         let parent = place.join(PARENT);
+        if controllers.is_empty() {
+            // Other runtimes make groups here as well.
+            cgroups.dirs.push(parent.join(name));
+            continue;
+        }
         fs::create_dir_all(&parent).map_err(|error| format!("{}: {error}", parent.display()))?;
         let writable = rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK);
         writable.map_err(|error| format!("{}: {error}", parent.display()))?;
@@ -105,7 +110,8 @@ fn version_1(name: &str) -> Result<Cgroups, String> {
     Ok(cgroups)
 }
 
-/// Mount points of version 1 hierarchies below /sys/fs/cgroup, with their controllers.
+/// Mount points below /sys/fs/cgroup of a version 1 or hybrid system, with their controllers: none for what limits nothing,
+/// a named hierarchy or the version 2 one beside them.
 fn version_1_mounts() -> Vec<(PathBuf, Vec<String>)> {
     let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     parse_version_1(&info)
@@ -119,9 +125,10 @@ fn parse_version_1(info: &str) -> Vec<(PathBuf, Vec<String>)> {
             let mut right = right.split(' ');
             let (kind, options) = (right.next()?, right.nth(1)?);
             let controllers: Vec<String> = options.split(',').map(str::to_owned).collect();
-            // A named hierarchy (name=systemd) limits nothing, and libcontainer leaves it alone.
             let limits = kind == "cgroup" && !controllers.iter().any(|c| c.starts_with("name="));
-            (limits && Path::new(place).starts_with(ROOT)).then(|| (PathBuf::from(place), controllers))
+            let controllers = if limits { controllers } else { Vec::new() };
+            let ours = matches!(kind, "cgroup" | "cgroup2") && Path::new(place).starts_with(ROOT);
+            ours.then(|| (PathBuf::from(place), controllers))
         })
         .collect()
 }
@@ -173,7 +180,10 @@ fn cover(name: &str) -> Result<(), Failure> {
         mounted = Ok(());
     }
     mounted.map_err(Failure::io(format!("cover {ROOT}")))?;
-    for (place, _) in hierarchies {
+    for (place, controllers) in hierarchies {
+        if controllers.is_empty() {
+            continue;
+        }
         let dir = place.join(PARENT).join(name);
         fs::create_dir_all(&dir).map_err(Failure::io("make a stand-in group"))?;
         let ancestors = [place.clone(), place.join(PARENT), dir];
@@ -219,7 +229,8 @@ mod tests {
             41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n\
             42 31 0:39 / /elsewhere rw,relatime - cgroup cgroup rw,memory\n";
         let found = parse_version_1(info);
-        assert_eq!(found.len(), 1);
+        assert_eq!(found.len(), 3);
+        assert!(found[1].1.is_empty() && found[2].1.is_empty());
         assert_eq!(found[0].0, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert!(found[0].1.contains(&"cpuacct".to_owned()));
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::syscall::linux::MountAttr;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
     open_tree,
@@ -39,6 +39,8 @@ const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 pub(crate) struct Staged {
     /// The merged root file system.
     pub(crate) root: PathBuf,
+    /// Merged directories that belong below the root: where, relative to it, and what.
+    pub(crate) merged: Vec<(String, PathBuf)>,
     /// The agent binary.
     pub(crate) agent: PathBuf,
     /// One for each of the specification's mounts.
@@ -100,16 +102,20 @@ pub(crate) fn stage(
         mounts.push(place);
     }
 
+    let mut merged = Vec::new();
     for (n, (layer, tree)) in meta.image.layers.iter().zip(&lowers).enumerate() {
         let lower = make_dir(&staging, &format!("lower{n}"))?;
         attach(tree, &lower)?;
-        // The guest wrote below the root, so its names are not followed: only a real directory is mounted on.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = open(root.join(&layer.target), flags, Mode::empty())
-            .map_err(Failure::io(format!("open /{} of the image", layer.target)))?;
-        overlay(&lower, &rw.join(n.to_string()), &place, meta)?;
+        if layer.target.is_empty() {
+            overlay(&lower, &rw.join(n.to_string()), &root, meta)?;
+        } else {
+            // Not mounted below the root here: the guest wrote there, and the runtime knows how to walk such paths.
+            let place = make_dir(&staging, &format!("merged{n}"))?;
+            overlay(&lower, &rw.join(n.to_string()), &place, meta)?;
+            merged.push((layer.target.clone(), place));
+        }
     }
-    Ok(Staged { root, agent: agent_place, mounts, state })
+    Ok(Staged { root, merged, agent: agent_place, mounts, state })
 }
 
 fn make_dir(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
@@ -201,7 +207,7 @@ fn choose_place(target: &Target) -> Result<PathBuf, Failure> {
         })
 }
 
-fn overlay(lower: &Path, rw: &Path, place: &OwnedFd, meta: &Meta) -> Result<(), Failure> {
+fn overlay(lower: &Path, rw: &Path, place: &Path, meta: &Meta) -> Result<(), Failure> {
     // All of these are names made here, so none needs quoting.
     let mut options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -214,7 +220,6 @@ fn overlay(lower: &Path, rw: &Path, place: &OwnedFd, meta: &Meta) -> Result<(), 
         options.push_str(",userxattr");
     }
     let options = CString::new(options).map_err(Failure::io("name the layers"))?;
-    let place = format!("/proc/self/fd/{}", place.as_raw_fd());
     mount("overlay", place, "overlay", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str())).map_err(|error| {
         Failure::machine(format!(
             "the overlay cannot be mounted ({error}); the data directory has to be on a file system that can hold an overlay's \

@@ -151,6 +151,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
         spec: &spec,
         meta: &meta,
         root: &staged.root,
+        merged: &staged.merged,
         agent: &staged.agent,
         agent_args,
         mounts: &staged.mounts,

@@ -26,6 +26,9 @@ const MAX_ASKERS: usize = 16;
 /// How long an asker may take to send its line.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a runtime's other processes may take to follow init.
+const REST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Grace on SIGTERM to the shim itself, as at the machine's shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,7 @@ impl Supervisor {
     pub(crate) fn run(&mut self) -> Ending {
         loop {
             if let Some(ending) = self.reap() {
+                self.reap_rest();
                 self.copy_log();
                 return if self.requested { Ending::Requested } else { ending };
             }
@@ -153,6 +157,18 @@ impl Supervisor {
         let gone =
             || matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Err(Errno::CHILD)) && self.has_ended();
         ending.or_else(|| gone().then_some(Ending::Exited(0)))
+    }
+
+    /// A runtime's other processes (gVisor's gofer) follow their init; `delete` waits in vain for what is not reaped.
+    fn reap_rest(&self) {
+        let deadline = Instant::now() + REST_PATIENCE;
+        while Instant::now() < deadline {
+            match waitpid(None, WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Err(_) => return,
+            }
+        }
     }
 
     fn has_ended(&self) -> bool {
