@@ -453,9 +453,6 @@ impl Server {
                     && let Some(link) = self.links.get_mut(&session.link)
                 {
                     session.finish(&mut link.mux);
-                    if session.waits_for_output {
-                        link.waiting.push(*id);
-                    }
                     self.dirty_links.push(session.link);
                 }
             }
@@ -500,8 +497,13 @@ impl Server {
     }
 
     fn watch_session(&mut self, id: u64) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let Some(link) = self.links.get(&session.link) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&session.link) else { return };
+        if !link.mux.has_output_room() && !session.waits_for_output {
+            // Its output is not watched now; it must be looked at again when there is room.
+            session.waits_for_output = true;
+            link.waiting.push(id);
+        }
         for port in [Port::Stdin, Port::Main, Port::Stderr] {
             let interest = session.interest(port, &link.mux);
             let mut flags = EventFlags::empty();

@@ -77,7 +77,7 @@ pub struct Session {
     drained: usize,
     /// The stdio of the child, to tell members of its group that have left on purpose.
     marks: detached::Marks,
-    /// Ports that wait for room in the link's output (not for credit).
+    /// It is in its link's list of sessions that wait for room in the output.
     pub waits_for_output: bool,
 }
 
@@ -348,7 +348,6 @@ impl Session {
             if moved >= MAX_TURN || mux.send_capacity(self.stream) == 0 {
                 // Asking with an empty room notes that credit is wanted.
                 mux.send_with(self.stream, kind, |_| Ok::<_, ()>(0)).unwrap_or_default();
-                self.waits_for_output |= !mux.has_output_room();
                 break;
             }
             match mux.send_with(self.stream, kind, |room| rustix::io::read(from, room)) {
