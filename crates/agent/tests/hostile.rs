@@ -225,3 +225,60 @@ async fn hostile_bytes_at_the_agent() {
     assert_eq!(run(&agent.guest(), command("exit 7")).await.code(), 7);
     assert!(agent.rss() < 8 * 1024);
 }
+
+/// A session that has nothing to say while the shared output is full must be heard once there is room again.
+#[test]
+fn a_quiet_session_survives_a_full_link() {
+    use sandgate_wire::frame::{Decoder, Item};
+    use sandgate_wire::message::{Exec, Open, Program};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sandgate-agent"))
+        .args(["--stdio", "--hangup-grace", "300"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let open = |line: &str| {
+        let exec = Exec {
+            passed_stdio: false,
+            user: None,
+            program: Program::Command(line.as_bytes().to_vec()),
+            pty: None,
+            env: Vec::new(),
+            cwd: None,
+            ssh_connection: None,
+            ssh_client: None,
+        };
+        Open::Exec(Box::new(exec)).encode().unwrap()
+    };
+    to.write_all(
+        &[hello(), frame(1, Kind::Open, &open("yes")), frame(2, Kind::Open, &open("sleep 1.5; cat"))]
+            .concat(),
+    )
+    .unwrap();
+    // Nobody reads: the output is full by now. The frame makes the agent look at stream 2 in that state.
+    std::thread::sleep(Duration::from_millis(700));
+    to.write_all(&frame(2, Kind::Stdin, b"hello")).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let (send, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut decoder = Decoder::new();
+        let mut buf = vec![0; 65536];
+        while let Ok(n) = from.read(&mut buf) {
+            let mut rest = &buf[..n];
+            while let Ok(Some(item)) = decoder.next(&mut rest) {
+                if matches!(item, Item::Data { stream: 2, kind: Kind::Stdout, chunk: b"hello" }) {
+                    let _ = send.send(());
+                    return;
+                }
+            }
+            if n == 0 {
+                return;
+            }
+        }
+    });
+    let result = heard.recv_timeout(Duration::from_secs(5));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    result.expect("stream 2 is never heard");
+}
