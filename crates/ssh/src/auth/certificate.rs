@@ -80,8 +80,11 @@ fn strings(packed: &[u8]) -> Result<Vec<Vec<u8>>, KeyError> {
     Ok(found)
 }
 
-/// Name and data pairs. Data is a string in a string, or empty for flags.
-fn options(packed: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KeyError> {
+/// Names with their data.
+type Options = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Reads options. Data is a string in a string, or empty for flags.
+fn options(packed: &[u8]) -> Result<Options, KeyError> {
     let mut reader = Reader::new(packed);
     let mut found = Vec::new();
     while !reader.is_empty() {
