@@ -138,7 +138,7 @@ async fn end_of_input_does_nothing_on_a_terminal() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_session_ends_with_its_shell() {
     let agent = Agent::start();
-    let line = "trap '' HUP; (while :; do echo noise; done) & sleep 0.2; exit 8";
+    let line = "trap '' HUP; (while echo noise; do :; done) & sleep 0.2; exit 8";
     let out = tokio::time::timeout(Duration::from_secs(10), run(&agent.guest(), with_pty(command(line))))
         .await
         .unwrap();

@@ -10,7 +10,7 @@ use sandgate_wire::message::{CloseReason, Size};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::pipes::HostEnds;
-use crate::shared::{Handle, park};
+use crate::shared::{Handle, State, park};
 use crate::{ExitStatus, GuestError, WindowSize};
 
 /// A process in the guest. Dropping all of its halves tells the agent that the client is gone: the process group gets SIGHUP,
@@ -65,12 +65,10 @@ pub struct ProcessOutput {
 }
 
 enum OutputKind {
-    Framed,
+    /// `discard` is set once nobody wants the output.
+    Framed { discard: bool },
     /// A pipe is dropped at its end.
-    Pipes {
-        stdout: Option<Receiver>,
-        stderr: Option<Receiver>,
-    },
+    Pipes { stdout: Option<Receiver>, stderr: Option<Receiver> },
 }
 
 /// The controlling half. Never waits, and is never stuck behind standard input.
@@ -83,7 +81,7 @@ impl Process {
     pub(crate) fn new(handle: Handle, pipes: Option<HostEnds>) -> Self {
         let handle = Arc::new(handle);
         let (input, output) = match pipes {
-            None => (InputKind::Framed, OutputKind::Framed),
+            None => (InputKind::Framed, OutputKind::Framed { discard: false }),
             Some(HostEnds { stdin, stdout, stderr }) => {
                 (InputKind::Pipe(stdin), OutputKind::Pipes { stdout: Some(stdout), stderr: Some(stderr) })
             }
@@ -195,7 +193,11 @@ impl ProcessOutput {
             }
         }
         let mut state = self.handle.shared.lock();
-        if let OutputKind::Framed = self.kind {
+        if let OutputKind::Framed { discard } = self.kind {
+            if discard {
+                throw_away(&mut state);
+                self.handle.shared.flush(&mut state);
+            }
             let (out, err) = state.mux.readable(state.stream);
             for stream in order {
                 let waiting = if stream == Stream::Stdout { out } else { err };
@@ -248,7 +250,7 @@ impl ProcessOutput {
                     other => other,
                 }
             }
-            OutputKind::Framed => {
+            OutputKind::Framed { .. } => {
                 let kind = if current == Stream::Stdout { Kind::Stdout } else { Kind::Stderr };
                 let mut state = self.handle.shared.lock();
                 let id = state.stream;
@@ -262,6 +264,26 @@ impl ProcessOutput {
         }
     }
 
+    /// Nobody wants the output any more: the process gets SIGPIPE when it next writes, and [`Self::poll_ready`] gives only
+    /// the exit. Where output comes in frames the signal is sent at once and what still comes is thrown away, except for a
+    /// terminal, which has no SIGPIPE and is left alone.
+    pub fn close(&mut self) -> Result<(), GuestError> {
+        self.current = None;
+        match &mut self.kind {
+            OutputKind::Pipes { stdout, stderr } => {
+                (*stdout, *stderr) = (None, None);
+                Ok(())
+            }
+            OutputKind::Framed { discard } => {
+                *discard = true;
+                self.handle.shared.control(|state| {
+                    let id = state.stream;
+                    state.mux.send_signal(id, "PIPE");
+                })
+            }
+        }
+    }
+
     /// Whether data comes over passed pipes and not in frames; for logs and measurements.
     pub fn is_passed(&self) -> bool {
         matches!(self.kind, OutputKind::Pipes { .. })
@@ -270,6 +292,15 @@ impl ProcessOutput {
     /// See [`Self::poll_ready`].
     pub async fn ready(&mut self) -> Ready {
         poll_fn(|cx| self.poll_ready(cx)).await
+    }
+}
+
+/// Takes and forgets all output at hand, which gives the agent its credit back.
+fn throw_away(state: &mut State) {
+    let mut scratch = [0; 4096];
+    let id = state.stream;
+    for kind in [Kind::Stdout, Kind::Stderr] {
+        while state.mux.read(id, kind, &mut scratch) > 0 {}
     }
 }
 

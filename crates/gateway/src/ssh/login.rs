@@ -80,7 +80,9 @@ pub(super) async fn attempt(gateway: Arc<Gateway>, origin: Origin, question: Aut
             }
             return Attempt::Probed;
         }
-        AuthMethod::PublicKey { key, certificate: None, .. } => by_key(&gateway, origin, &question, key).await,
+        AuthMethod::PublicKey { key, certificate: None, .. } => {
+            by_key(&gateway, origin, &question, key).await
+        }
         AuthMethod::None => {
             question.reject_with_methods(SANDBOX_METHODS);
             return Attempt::Refused { counts: false };

@@ -4,14 +4,17 @@
 //! the channel's receive queue. Each side waits for the other, so what is in flight is bounded by the channel's windows, the
 //! connection's output mark and the process's pipes.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use sandgate_guest::{ExitStatus, GuestError, ProcessInput, ProcessOutput, Ready};
 use sandgate_ssh::driver::{ChannelReader, ChannelWriter};
 use sandgate_ssh::event::StreamKind;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::session::Traffic;
 
@@ -25,21 +28,36 @@ pub(super) enum OutputEnd {
     ChannelClosed,
 }
 
-/// Sends everything that the process writes until it exits.
+/// Sends everything that the process writes until it exits. When `unwanted` says so (`eow@openssh.com`: the client's
+/// consumer is gone), the process's output is closed, so that it gets SIGPIPE as it would from sshd.
 pub(super) async fn output(
     writer: &mut ChannelWriter,
     process: &mut ProcessOutput,
     traffic: &Traffic,
+    unwanted: &Notify,
 ) -> OutputEnd {
+    let mut unwanted = std::pin::pin!(unwanted.notified());
+    let mut open = true;
     loop {
-        let stream = match poll_fn(|cx| process.poll_ready(cx)).await {
-            Ready::Stdout => StreamKind::Stdout,
-            Ready::Stderr => StreamKind::Stderr,
-            Ready::Exit(status) => return OutputEnd::Exit(status),
-            Ready::LinkLost(error) => return OutputEnd::LinkLost(error),
+        let ready = poll_fn(|cx| or_unwanted(process.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
+        let stream = match ready {
+            Some(Ready::Stdout) => StreamKind::Stdout,
+            Some(Ready::Stderr) => StreamKind::Stderr,
+            Some(Ready::Exit(status)) => return OutputEnd::Exit(status),
+            Some(Ready::LinkLost(error)) => return OutputEnd::LinkLost(error),
+            None => {
+                open = close(process);
+                continue;
+            }
         };
-        let Ok(allowed) = poll_fn(|cx| writer.poll_ready(cx)).await else {
-            return OutputEnd::ChannelClosed;
+        let allowed = poll_fn(|cx| or_unwanted(writer.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
+        let allowed = match allowed {
+            Some(Ok(allowed)) => allowed,
+            Some(Err(_)) => return OutputEnd::ChannelClosed,
+            None => {
+                open = close(process);
+                continue;
+            }
         };
         match writer.try_fill(stream, allowed, |packet| process.try_read(packet)) {
             Ok(sent) => {
@@ -50,6 +68,28 @@ pub(super) async fn output(
             Err(error) => return OutputEnd::LinkLost(GuestError::Io(error.to_string())),
         }
     }
+}
+
+/// What was waited for, or `None` when the output turns out to be unwanted before that.
+fn or_unwanted<T>(
+    waited: Poll<T>,
+    open: bool,
+    unwanted: Pin<&mut Notified<'_>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<T>> {
+    match waited {
+        Poll::Ready(ready) => Poll::Ready(Some(ready)),
+        Poll::Pending if open => unwanted.poll(cx).map(|()| None),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Closes the process's output; always `false`, for "no longer open".
+fn close(process: &mut ProcessOutput) -> bool {
+    if let Err(error) = process.close() {
+        tracing::debug!(%error, "output not closed");
+    }
+    false
 }
 
 /// Hands everything that the client sends to the process, then its EOF. Returns early when the process no longer reads;

@@ -8,7 +8,7 @@ use sandgate_guest::{ExitStatus, ProcessControl, WindowSize};
 use sandgate_policy::Principal;
 use sandgate_ssh::driver::{Channel, ChannelWriter, Request, Requests};
 use sandgate_ssh::event::{ChannelRequest, CoreDump, ExitSignal, StreamKind};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::pump::{self, OutputEnd};
 use super::setup::{self, Setup};
@@ -31,7 +31,8 @@ pub(super) async fn run(
     mut connection_end: EndSignal,
 ) {
     let Channel { mut requests, reader, mut writer } = channel;
-    let Some(Setup { program, pty, env }) = setup::collect(&mut requests, &gateway.config.session.accept_env).await
+    let Some(Setup { program, pty, env }) =
+        setup::collect(&mut requests, &gateway.config.session.accept_env).await
     else {
         return;
     };
@@ -53,12 +54,16 @@ pub(super) async fn run(
     let traffic = record.traffic().clone();
     let mut session_end = record.end_signal();
 
+    let unwanted = Notify::new();
     let side_work = async {
-        tokio::join!(pump::input(reader, &mut input, &traffic), follow_requests(&mut requests, &control));
+        tokio::join!(
+            pump::input(reader, &mut input, &traffic),
+            follow_requests(&mut requests, &control, &unwanted)
+        );
         std::future::pending().await
     };
     let end = tokio::select! {
-        end = pump::output(&mut writer, &mut output, &traffic) => Ok(end),
+        end = pump::output(&mut writer, &mut output, &traffic, &unwanted) => Ok(end),
         reason = connection_end.ended() => Err(reason),
         reason = session_end.ended() => Err(reason),
         () = side_work => return,
@@ -124,7 +129,7 @@ impl Progress for ProgressLines {
 }
 
 /// Window changes, signals and breaks, for as long as the client sends them.
-async fn follow_requests(requests: &mut Requests, control: &ProcessControl) {
+async fn follow_requests(requests: &mut Requests, control: &ProcessControl, unwanted: &Notify) {
     while let Some(Request { request, question }) = requests.next().await {
         let done = match request {
             ChannelRequest::WindowChange(size) => control.resize(WindowSize {
@@ -137,6 +142,10 @@ async fn follow_requests(requests: &mut Requests, control: &ProcessControl) {
                 Ok(name) => control.signal(name),
                 Err(_) => continue,
             },
+            ChannelRequest::EndOfWrite => {
+                unwanted.notify_one();
+                Ok(())
+            }
             ChannelRequest::Break { milliseconds } => control.send_break(milliseconds),
             _ => continue,
         };

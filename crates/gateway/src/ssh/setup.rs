@@ -35,7 +35,9 @@ pub(super) async fn collect(requests: &mut Requests, accept_env: &AcceptEnv) -> 
                     resize(pty, size);
                 }
             }
-            ChannelRequest::Env { name, value } if accept_env.accepts(&name) && env.has_room(&name, &value) => {
+            ChannelRequest::Env { name, value }
+                if accept_env.accepts(&name) && env.has_room(&name, &value) =>
+            {
                 env.set(name, value);
                 question.accept();
             }
