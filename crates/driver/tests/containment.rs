@@ -158,7 +158,7 @@ async fn sandboxes_are_apart() {
     let (one, two) = (rig.spec("one"), rig.spec("two"));
     rig.up(&one).await;
     rig.up(&two).await;
-    rig.sh(&one.id, "echo mine > /tmp/file; sleep 30 &").await;
+    rig.sh(&one.id, "echo mine > /tmp/file; sleep 30 > /dev/null 2>&1 &").await;
     let seen = rig.sh(&two.id, "cat /tmp/file; ps ax | grep -c '[s]leep 30'").await;
     assert!(!seen.stdout.contains("mine") && seen.stdout.trim().ends_with('0'), "{seen:?}");
     let map = |output: common::Output| output.stdout.split_ascii_whitespace().nth(1).unwrap().to_owned();

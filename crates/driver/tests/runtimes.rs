@@ -62,8 +62,10 @@ async fn crun() {
 
 #[tokio::test]
 async fn gvisor() {
-    let checks = "id -u; ls /usr/bin/env; echo kept > /root/kept; test -e /etc/shadow || echo none";
-    round("runsc", Runtime::Runsc, checks, "0\n/usr/bin/env\nnone\n").await;
+    // No ls: older builds refuse the statx flags of coreutils 9.
+    let checks =
+        "id -u; test -x /usr/bin/env && echo env; echo kept > /root/kept; test -e /etc/shadow || echo none";
+    round("runsc", Runtime::Runsc, checks, "0\nenv\nnone\n").await;
 }
 
 #[tokio::test]

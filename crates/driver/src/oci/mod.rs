@@ -129,7 +129,14 @@ impl OciDriver {
     }
 
     /// Ends what a killed shim has left, and records that. The caller holds the operation lock.
-    fn bury(&self, id: &SandboxId, record: &Record) -> Result<Record, DriverError> {
+    async fn bury(&self, id: &SandboxId, record: &Record) -> Result<Record, DriverError> {
+        let (driver, id, record) = (self.clone(), id.clone(), record.clone());
+        // Emptying a group takes until its processes are gone.
+        let buried = tokio::task::spawn_blocking(move || driver.bury_now(&id, &record)).await;
+        buried.map_err(io::Error::other).map_err(DriverError::io("remove the leftovers of a sandbox"))?
+    }
+
+    fn bury_now(&self, id: &SandboxId, record: &Record) -> Result<Record, DriverError> {
         let dir = self.dir(id);
         if let Some(init) = &record.init {
             init.kill();
@@ -207,7 +214,7 @@ impl OciDriver {
         let (record, life) = self.look(id)?;
         if life == Life::Free {
             if matches!(record.phase, Phase::Running { .. } | Phase::Starting) {
-                self.bury(id, &record)?;
+                self.bury(id, &record).await?;
             }
             return Ok(());
         }
@@ -228,7 +235,7 @@ impl OciDriver {
         }
         let (record, _) = self.look(id)?;
         if !matches!(record.phase, Phase::Stopped { .. } | Phase::Created) {
-            self.bury(id, &record)?;
+            self.bury(id, &record).await?;
         }
         Ok(())
     }
@@ -244,7 +251,7 @@ impl OciDriver {
                 return Err(DriverError::Busy(id.clone()));
             }
             (Life::Free, Phase::Running { .. } | Phase::Starting) => {
-                self.bury(id, &record)?;
+                self.bury(id, &record).await?;
             }
             _ => {}
         }
@@ -343,7 +350,7 @@ impl Driver for OciDriver {
             }
             let (again, life) = self.look(id)?;
             record = match (life, &again.phase) {
-                (Life::Free, Phase::Running { .. } | Phase::Starting) => self.bury(id, &again)?,
+                (Life::Free, Phase::Running { .. } | Phase::Starting) => self.bury(id, &again).await?,
                 _ => again,
             };
         }

@@ -59,7 +59,7 @@ impl Cgroups {
 /// Finds out what can be limited, and covers /sys/fs/cgroup where nothing can. To be called in the shim's mount namespace.
 pub(crate) fn prepare(target: &Target, report: &mut Report) -> Result<Cgroups, Failure> {
     let name = format!("{}-{}", target.data.tag(), target.id);
-    let unified = statfs(ROOT).is_ok_and(|s| i64::try_from(s.f_type).is_ok_and(|t| t == CGROUP2_MAGIC));
+    let unified = statfs(ROOT).is_ok_and(|s| s.f_type == CGROUP2_MAGIC);
     let found = if unified { version_2(&name) } else { version_1(&name) };
     match found {
         Ok(cgroups) => {
@@ -240,7 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let group = dir.path().join("sandgate").join("x");
         fs::create_dir_all(&group).unwrap();
-        remove_leftovers(&[group.clone()]);
+        remove_leftovers(std::slice::from_ref(&group));
         assert!(group.exists());
     }
 }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait, waitpid,
 };
 
 use super::external::External;
@@ -148,22 +148,26 @@ impl Supervisor {
     /// Reaps whoever has ended; `Some` when init was among them.
     fn reap(&self) -> Option<Ending> {
         let mut ending = None;
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.pid {
                 ending = Some(self.ending(status));
             }
         }
-        // With an external runtime init may be somebody else's child after all.
-        let gone =
-            || matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Err(Errno::CHILD)) && self.has_ended();
-        ending.or_else(|| gone().then_some(Ending::Exited(0)))
+        if ending.is_some() || !self.has_ended() {
+            return ending;
+        }
+        // Ended since, or, with an external runtime, somebody else's child after all, whose code nobody tells us.
+        match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => Some(self.ending(status)),
+            Ok(None) | Err(_) => Some(Ending::Exited(0)),
+        }
     }
 
     /// A runtime's other processes (gVisor's gofer) follow their init; `delete` waits in vain for what is not reaped.
     fn reap_rest(&self) {
         let deadline = Instant::now() + REST_PATIENCE;
         while Instant::now() < deadline {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
                 Err(_) => return,

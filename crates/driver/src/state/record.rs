@@ -128,12 +128,12 @@ pub(crate) enum LayerOwner {
     Sandbox,
 }
 
-/// Writes `value` beside `path` and renames it into place.
+/// Writes `value` beside `path` and renames it into place. Not forced to the disk: what a sandbox is doing does not outlive a
+/// crash of the machine anyway.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    file.sync_data()?;
     drop(file);
     fs::rename(&fresh, path)
 }
