@@ -76,7 +76,8 @@ mod tests {
         let drainer = Drainer::default();
         let mut seen = drainer.watch();
         let (all_ended, stages) = tokio::join!(
-            drainer.drain(Duration::from_secs(30), Duration::from_secs(1), async || std::future::pending().await),
+            drainer.drain(Duration::from_secs(30), Duration::from_secs(1), async || std::future::pending()
+                .await),
             async { (seen.changed().await, seen.changed().await) }
         );
         assert!(!all_ended);

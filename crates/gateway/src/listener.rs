@@ -47,7 +47,12 @@ impl SshListener {
     }
 
     /// Accepts until the gateway drains. Connections are spawned on `connections`, which the caller waits for.
-    pub async fn run(self, gateway: Arc<Gateway>, config: Arc<sandgate_ssh::Config>, connections: TaskTracker) {
+    pub async fn run(
+        self,
+        gateway: Arc<Gateway>,
+        config: Arc<sandgate_ssh::Config>,
+        connections: TaskTracker,
+    ) {
         let mut drain = gateway.drainer.watch();
         loop {
             let accepted = tokio::select! {

@@ -248,6 +248,15 @@ impl Sandboxes {
         finish(tokio::spawn(async move { shared.remove(known, how).await })).await
     }
 
+    /// The user that sessions of that sandbox run as: the one it was made with, else its image's. `None` is root inside.
+    ///
+    /// # Errors
+    /// The sandbox is gone, or what is known of it cannot be read: nobody becomes root by that.
+    pub async fn login_user(&self, id: &str) -> Result<Option<String>, StartError> {
+        let known = self.shared.known.read().get(id).cloned().ok_or_else(StartError::gone)?;
+        known.driver.login_user(&known.spec.id).await.map_err(StartError::from)
+    }
+
     /// The way to the agent of the sandbox with that identifier, after starting it if it does not run. Callers that come
     /// while it starts wait for the same start; `progress` is told why.
     ///

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sandgate_driver::Progress;
+use sandgate_driver::{DriverError, Progress};
 use tokio::sync::watch;
 
 use super::{Known, LogProgress, Shared};
@@ -39,6 +39,12 @@ pub struct StartError(String);
 impl StartError {
     pub(super) fn gone() -> StartError {
         StartError("The sandbox no longer exists.".to_owned())
+    }
+}
+
+impl From<DriverError> for StartError {
+    fn from(error: DriverError) -> StartError {
+        StartError(error.to_string())
     }
 }
 

@@ -6,7 +6,5 @@
 mod registry;
 mod start;
 
-pub use registry::{
-    ConnectionGuard, EndReason, EndSignal, Registry, SessionInfo, SessionKind, Traffic,
-};
+pub use registry::{ConnectionGuard, EndReason, EndSignal, Registry, SessionInfo, SessionKind, Traffic};
 pub use start::{Outcome, Peer, RunningSession, SessionError, SessionRecord, SessionRequest, start};

@@ -155,10 +155,14 @@ pub async fn start(
         bytes_in: 0,
         bytes_out: 0,
     };
+    let user = match request.user.or_else(|| principal.login_user.clone().map(String::into_bytes)) {
+        Some(user) => Some(user),
+        None => gateway.sandboxes.login_user(&principal.sandbox_id).await?.map(String::into_bytes),
+    };
     let mut spec = ExecSpec::new(request.program);
     spec.pty = request.pty;
     spec.env = request.env;
-    spec.user = request.user.or_else(|| principal.login_user.clone().map(String::into_bytes));
+    spec.user = user;
     if let Some(Peer { client, server }) = request.peer {
         let (from, to) = (client.ip().to_canonical(), server.ip().to_canonical());
         spec.ssh_connection = Some(format!("{from} {} {to} {}", client.port(), server.port()).into_bytes());
