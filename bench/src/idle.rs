@@ -44,7 +44,8 @@ fn totals(side: &Side) -> Result<(u64, u64, u64)> {
     for pid in side.account.pids()? {
         let pss = pss_bytes(pid);
         match command_name(pid).as_str() {
-            name if name.starts_with("sandgate-agent") => sums.1 += pss,
+            // The agent is executed inside the sandbox under the name of its mount.
+            "agent" | "sandgate-agent" => sums.1 += pss,
             name if name.starts_with("sandgate") || name.starts_with("sshd") => sums.0 += pss,
             _ => sums.2 += pss,
         }

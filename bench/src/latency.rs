@@ -50,7 +50,8 @@ impl Master {
     pub fn start(side: &Side) -> Result<Self> {
         let path = side.control_path();
         let _ = std::fs::remove_file(&path);
-        let child = side.ssh(&["-N", "-M", "-S", &path]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child =
+            side.ssh(&["-N", "-M", "-S", &path]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let mut master = Self { child, path };
         let deadline = Instant::now() + Duration::from_secs(10);
         while !std::path::Path::new(&master.path).exists() {

@@ -131,7 +131,8 @@ class Run:
         if not offer.exists():
             return []
         names = dict(l.split(" ", 1) for l in offer.read_text().splitlines())["hostkey"].split(",")
-        return sorted({"ssh-rsa" if n.startswith("rsa-sha2-") else n for n in names})
+        # In the order of the offer: hostkey-rotate takes the first for the one that a client knows already.
+        return list(dict.fromkeys("ssh-rsa" if n.startswith("rsa-sha2-") else n for n in names))
 
     def script_for(self, name, obj):
         """The script as shipped, or a copy with the edit kept in `edits/`."""
