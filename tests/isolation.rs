@@ -148,7 +148,6 @@ fn no_mount_no_module_no_device() {
     fails_inside(&target, "mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk");
     fails_inside(&target, "dmesg");
     fails_inside(&target, "date -s 2001-01-01");
-    fails_inside(&target, "swapoff -a");
     // init_module, finit_module, kexec_load, bpf, ptrace of a process that is not there, keyctl, userfaultfd, mount_setattr.
     for (name, number, arguments) in [
         ("init_module", 175, "0, 0, b''"),
