@@ -32,9 +32,9 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a gateway, a sandbox "demo" and a token, and print the ssh line to paste
-    Up(cmd::up::Args),
+    Up(cmd::up::UpArgs),
     /// Run the gateway until SIGTERM or SIGINT; a second signal ends it at once
-    Serve(cmd::serve::Args),
+    Serve(cmd::serve::ServeArgs),
     /// Make and manage sandboxes
     #[command(subcommand)]
     Sandbox(cmd::sandbox::Command),

@@ -41,7 +41,7 @@ fn text(names: &[String], host: &str, port: u16, host_keys: &[String]) -> String
         let _ = write!(
             text,
             "Host {name}\n    HostName {host}\n    Port {port}\n    User {name}\n    HostKeyAlias {known_as}\n    \
-             StrictHostKeyChecking yes\n    ServerAliveInterval 30\n\n"
+             ServerAliveInterval 30\n\n"
         );
     }
     text.push_str("# User is the sandbox, which logs in by a public key (sandgate key add). To use a token instead, put the\n");

@@ -10,7 +10,7 @@ use crate::paths;
 use crate::server::{PortTaken, Server};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ServeArgs {
     /// Where to serve SSH; port 0 takes a free one [default: 127.0.0.1:2222]
     #[arg(long, value_name = "ADDR:PORT")]
     pub ssh_listen: Option<SocketAddr>,
@@ -25,7 +25,7 @@ pub struct Args {
     pub agent: Option<PathBuf>,
 }
 
-impl Args {
+impl ServeArgs {
     /// Defaults, the file over them, the flags over that.
     pub fn config(self, data_dir: &Path) -> anyhow::Result<Config> {
         let mut config = Config::new(data_dir, paths::agent(self.agent)?);
@@ -42,7 +42,7 @@ impl Args {
     }
 }
 
-pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<ExitCode> {
     let server = Server::start(args.config(data_dir)?, PortTaken::Fail).await?;
     Ok(server.run().await)
 }

@@ -17,12 +17,12 @@ const NAME: &str = "demo";
 const TTL: u64 = 24 * 3600;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct UpArgs {
     #[command(flatten)]
-    serve: serve::Args,
+    serve: serve::ServeArgs,
 }
 
-pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(data_dir: &Path, args: UpArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(data_dir);
     match client.get::<serde_json::Value>("/v1/status").await {
         Ok(_) => {

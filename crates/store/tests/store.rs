@@ -1,0 +1,232 @@
+//! The store on real files.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use sandgate_policy::{Scopes, SourceNetworks, Token};
+use sandgate_store::{
+    AuditRow, KeyRow, KeySandboxes, Phase, Record, SandboxRow, SessionEnd, SessionRow, Store, StoreError,
+    TokenRow, Use,
+};
+use time::{Duration, OffsetDateTime};
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("a time")
+}
+
+async fn open(directory: &Path) -> Store {
+    Store::open(&directory.join("s.db"), now()).await.expect("a store")
+}
+
+fn sandbox(id: &str, name: &str) -> SandboxRow {
+    SandboxRow {
+        id: id.into(),
+        name: name.into(),
+        driver: "oci".into(),
+        spec: "{}".into(),
+        phase: Phase::Ready,
+        created_at: now(),
+    }
+}
+
+fn token(id: &str, sandbox: &str) -> (Token, TokenRow) {
+    let token = Token::generate().expect("random");
+    let row = TokenRow {
+        id: id.into(),
+        prefix: token.shown().into(),
+        label: "a label".into(),
+        scopes: "shell,sftp".parse::<Scopes>().expect("scopes"),
+        sandbox_id: sandbox.into(),
+        sources: SourceNetworks::parse(["192.0.2.0/24", "::1"]).expect("networks"),
+        created_at: now(),
+        expires_at: now() + Duration::HOUR,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    (token, row)
+}
+
+fn audit(action: &str) -> Record {
+    Record::Audit(AuditRow {
+        at: now(),
+        action: action.into(),
+        sandbox_id: None,
+        actor: "test".into(),
+        client: None,
+        detail: String::new(),
+    })
+}
+
+#[tokio::test]
+async fn tokens_come_back_as_they_were_and_are_found_by_hash_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    store.insert_sandbox(&sandbox("sb-1", "box")).await.expect("inserted");
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    let found = store.token_by_hash(secret.hash()).await.expect("asked").expect("found");
+    assert_eq!((found.token, found.sandbox_name.as_deref()), (row, Some("box")));
+    let stranger = Token::generate().expect("random");
+    assert_eq!(store.token_by_hash(stranger.hash()).await.expect("asked"), None);
+}
+
+#[tokio::test]
+async fn no_file_holds_a_token_and_none_is_for_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    store.note_use(Use::Token { id: "tok-1".into(), at: now() });
+    store.flush().await;
+    let look = || {
+        let mut seen_hash = false;
+        for entry in std::fs::read_dir(directory.path()).expect("files") {
+            let entry = entry.expect("a file");
+            let content = std::fs::read(entry.path()).expect("content");
+            let holds = |text: &str| content.windows(text.len()).any(|window| window == text.as_bytes());
+            // Nine characters are one more than may be shown.
+            assert!(!holds(&secret.reveal()[..9]), "{:?} holds the token", entry.path());
+            assert!(!holds(&secret.reveal()[9..]), "{:?} holds the token", entry.path());
+            seen_hash |= holds(&secret.hash().to_hex());
+            assert_eq!(
+                entry.metadata().expect("metadata").permissions().mode() & 0o777,
+                0o600,
+                "{:?}",
+                entry.path()
+            );
+        }
+        assert!(seen_hash, "the search would not have found the token either");
+    };
+    look();
+    store.close().await;
+    look();
+}
+
+#[tokio::test]
+async fn revoking_keeps_the_first_time_and_says_when_there_is_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    assert!(store.revoke_token("tok-1", now()).await.expect("asked"));
+    assert!(store.revoke_token("tok-1", now() + Duration::HOUR).await.expect("asked"));
+    assert!(!store.revoke_token("tok-2", now()).await.expect("asked"));
+    let found = store.token_by_hash(secret.hash()).await.expect("asked").expect("found");
+    assert_eq!(found.token.revoked_at, Some(now()));
+}
+
+#[tokio::test]
+async fn a_removed_sandbox_takes_its_grants_with_it_and_leaves_revoked_tokens() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    store.insert_sandbox(&sandbox("sb-1", "box")).await.expect("inserted");
+    assert!(matches!(store.insert_sandbox(&sandbox("sb-2", "box")).await, Err(StoreError::Exists)));
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    let key = KeyRow {
+        id: "key-1".into(),
+        name: "me".into(),
+        fingerprint: "SHA256:x".into(),
+        public_key: "ssh-ed25519 x".into(),
+        sandboxes: KeySandboxes::Only(vec!["sb-1".into()]),
+        created_at: now(),
+        last_used_at: None,
+    };
+    store.insert_key(&key).await.expect("inserted");
+    assert_eq!(store.keys().await.expect("asked"), std::slice::from_ref(&key));
+    let opens = async |name: &str| {
+        store.key_for_sandbox("SHA256:x", name).await.expect("asked").expect("known").sandbox
+    };
+    assert_eq!(opens("box").await, Some(("sb-1".into(), "box".into())));
+
+    store.delete_sandbox("sb-1", now()).await.expect("deleted");
+    assert_eq!(opens("box").await, None);
+    let found = store.token_by_hash(secret.hash()).await.expect("asked").expect("found");
+    assert_eq!((found.token.revoked_at, found.sandbox_name), (Some(now()), None));
+    assert_eq!(store.keys().await.expect("asked")[0].sandboxes, KeySandboxes::Only(Vec::new()));
+    assert_eq!(store.delete_key("me").await.expect("asked").as_deref(), Some("key-1"));
+    assert_eq!(store.delete_key("me").await.expect("asked"), None);
+}
+
+#[tokio::test]
+async fn what_is_being_made_or_removed_cannot_be_entered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    store.insert_sandbox(&sandbox("sb-1", "box")).await.expect("inserted");
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    for phase in [Phase::Creating, Phase::Removing] {
+        store.set_sandbox_phase("sb-1", phase).await.expect("set");
+        assert_eq!(
+            store.token_by_hash(secret.hash()).await.expect("asked").expect("found").sandbox_name,
+            None
+        );
+        assert_eq!(store.sandbox_by_name("box").await.expect("asked").expect("there").phase, phase);
+    }
+}
+
+#[tokio::test]
+async fn more_records_than_the_queue_holds_all_arrive_in_order() {
+    const COUNT: u32 = 6000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    for number in 0..COUNT {
+        store.record(audit(&number.to_string())).await;
+    }
+    store.close().await;
+    let store = open(directory.path()).await;
+    store.record(audit("after")).await;
+    store.flush().await;
+    let rows = store.audit_tail(COUNT + 10).await.expect("rows");
+    let actions: Vec<String> = rows.into_iter().rev().map(|row| row.action).collect();
+    let expected: Vec<String> =
+        (0..COUNT).map(|number| number.to_string()).chain(["after".to_owned()]).collect();
+    assert_eq!(actions, expected);
+}
+
+#[tokio::test]
+async fn sessions_left_open_by_a_killed_gateway_are_closed_by_the_next() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    for id in ["ses-1", "ses-2"] {
+        let row = SessionRow {
+            id: id.into(),
+            sandbox_id: "sb-1".into(),
+            sandbox_name: "box".into(),
+            credential: "token tok-1".into(),
+            kind: "shell".into(),
+            pty: true,
+            client: Some("192.0.2.1:4".into()),
+            started_at: now(),
+        };
+        store.record_later(Record::SessionStarted(row));
+    }
+    let end = SessionEnd {
+        id: "ses-1".into(),
+        ended_at: now() + Duration::SECOND,
+        outcome: "exit 0".into(),
+        bytes_in: 3,
+        bytes_out: u64::MAX,
+    };
+    store.record_later(Record::SessionEnded(end.clone()));
+    store.close().await;
+
+    let store = open(directory.path()).await;
+    let sessions = store.past_sessions(10).await.expect("rows");
+    let ends: Vec<_> = sessions.iter().map(|(_, end)| end.clone().expect("ended")).collect();
+    assert_eq!(ends[0], SessionEnd { bytes_out: i64::MAX.unsigned_abs(), ..end });
+    assert_eq!((ends[1].outcome.as_str(), ends[1].ended_at), ("gateway gone", now()));
+    assert!(sessions[0].0.pty);
+}
+
+#[tokio::test]
+async fn long_dead_tokens_are_forgotten() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    let (secret, row) = token("tok-1", "sb-1");
+    store.insert_token(&row, secret.hash()).await.expect("inserted");
+    store.close().await;
+    let later =
+        Store::open(&directory.path().join("s.db"), now() + Duration::days(92)).await.expect("a store");
+    assert_eq!(later.token_by_hash(secret.hash()).await.expect("asked"), None);
+}
