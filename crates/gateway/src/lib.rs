@@ -4,6 +4,7 @@
 //! the control API in `sandgate-web`) then serves connections with it. Front doors know their protocol and nothing about
 //! sandboxes; [`session`] is what they share.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod access;
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod sandboxes;
 pub mod session;
 pub mod ssh;
 pub mod tokens;
+mod workers;
 
 pub use config::Config;
 pub use gateway::{BuildError, Gateway};

@@ -14,6 +14,7 @@ use crate::drain::{Drain, DrainStage};
 use crate::gateway::Gateway;
 use crate::session::Peer;
 use crate::ssh::{self, Origin};
+use crate::workers::Workers;
 
 /// Pause after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,24 +47,34 @@ impl SshListener {
         self.address
     }
 
-    /// Accepts until the gateway drains. Connections are spawned on `connections`, which the caller waits for.
+    /// Accepts until the gateway drains. Connections run on threads of their own and are tracked by `connections`, which the
+    /// caller waits for; the threads end with the last of them.
+    ///
+    /// # Errors
+    /// The threads could not be started.
     pub async fn run(
         self,
         gateway: Arc<Gateway>,
         config: Arc<sandgate_ssh::Config>,
         connections: TaskTracker,
-    ) {
+    ) -> io::Result<()> {
+        let workers = Arc::new(Workers::start()?);
         let mut drain = gateway.drainer.watch();
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 stage = drain.changed() => match stage {
                     DrainStage::Running => continue,
-                    DrainStage::Draining(_) | DrainStage::Cut(_) => return,
+                    DrainStage::Draining(_) | DrainStage::Cut(_) => return Ok(()),
                 },
             };
             match accepted {
-                Ok((stream, client)) => admit(&gateway, &config, &connections, &drain, stream, client),
+                Ok((stream, client)) => {
+                    let admitted = admit(&gateway, &config, &workers, &connections, &drain, stream, client);
+                    if let Err(error) = admitted {
+                        tracing::debug!(%client, %error, "connection lost right after it was accepted");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -76,13 +87,13 @@ impl SshListener {
 fn admit(
     gateway: &Arc<Gateway>,
     config: &Arc<sandgate_ssh::Config>,
+    workers: &Arc<Workers>,
     connections: &TaskTracker,
     drain: &Drain,
     stream: TcpStream,
     client: SocketAddr,
-) {
-    // The peer may be gone already; then there is nothing to serve.
-    let Ok(server) = stream.local_addr() else { return };
+) -> io::Result<()> {
+    let server = stream.local_addr()?;
     let origin = Origin { peer: Peer { client, server } };
     let limits = &gateway.config.limits;
     if limits.source_penalties
@@ -90,13 +101,29 @@ fn admit(
     {
         tracing::info!(%client, seconds = left.as_secs(), "refused for earlier failures");
         refuse(stream);
-        return;
+        return Ok(());
     }
     if let Err(error) = tune(&stream) {
         tracing::debug!(%client, %error, "socket options not set");
     }
     let waiting = gateway.unauthenticated.enter(limits.max_unauthenticated);
-    connections.spawn(ssh::serve(gateway.clone(), stream, origin, waiting, config.clone(), drain.clone()));
+    let Some(place) = workers.least_busy() else { return Err(io::ErrorKind::OutOfMemory.into()) };
+    let runtime = place.runtime().clone();
+    // Out of this runtime, to be watched by that of the connection's thread.
+    let stream = stream.into_std()?;
+    let (gateway, config, drain) = (gateway.clone(), config.clone(), drain.clone());
+    let workers = workers.clone();
+    let serve = async move {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => ssh::serve(gateway, stream, origin, waiting, config, drain).await,
+            Err(error) => tracing::warn!(%client, %error, "a connection could not be served"),
+        }
+        drop(place);
+        // The last connection lets the threads go.
+        drop(workers);
+    };
+    connections.spawn_on(serve, &runtime);
+    Ok(())
 }
 
 /// Tells a refused source why, if its receive buffer takes the line at once, and closes.

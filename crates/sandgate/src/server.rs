@@ -65,7 +65,8 @@ impl Server {
         let (connections, services, stop) =
             (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let ssh_config = ssh::server_config(config, gateway.host_keys.clone());
-        services.spawn(listener.run(gateway.clone(), ssh_config, connections.clone()));
+        services
+            .spawn(report("SSH listener", listener.run(gateway.clone(), ssh_config, connections.clone())));
         services
             .spawn(report("control socket", control.serve(gateway.clone(), stop.clone().cancelled_owned())));
         if let Some(health) = health {
