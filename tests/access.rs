@@ -147,6 +147,24 @@ fn timed_revoking_a_token_ends_its_sessions() {
     );
 }
 
+/// A session whose output never pauses must hear of its end all the same.
+#[test]
+fn timed_revocation_reaches_a_flood() {
+    if skip::oracle_lacks("tokens") {
+        return;
+    }
+    let target = Target::start();
+    let token = target.gateway().token("box", &[]);
+    let mut command = target.ssh(&["-l", &token.token, "box", "yes"]);
+    let mut flood = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(flood.wait(Duration::ZERO), None, "the flood did not start");
+    let start = Instant::now();
+    target.gateway().cli(&["token", "revoke", &token.id]).ok();
+    assert!(flood.wait(Duration::from_secs(10)).is_some(), "the session goes on");
+    assert!(start.elapsed() < Duration::from_millis(1500), "took {:?}", start.elapsed());
+}
+
 #[test]
 fn timed_expiry_ends_sessions() {
     if skip::oracle_lacks("tokens") {

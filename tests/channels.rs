@@ -185,6 +185,43 @@ fn unknown_requests_are_refused_and_nothing_ends() {
     assert!(output.errors().contains("subsystem request failed"), "{}", output.errors());
 }
 
+/// `eow@openssh.com`: the client's consumer has gone. The process gets SIGPIPE, with its window open or closed.
+#[test]
+fn the_end_of_write_reaches_the_process() {
+    let target = Target::start();
+    let mut client = Client::login(&target);
+    for (window, input_ends) in [(1u32 << 16, false), (1 << 30, false), (1 << 16, true), (1 << 30, true)] {
+        let channel = client.open_channel("session", window, 32768, &[]).unwrap();
+        let command = Writer::default().string("yes; exit $?").done();
+        assert!(client.request(channel, "exec", &command).unwrap());
+        if input_ends {
+            client.eof(channel).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        client.request_later(channel, "eow@openssh.com", 0, &[]).unwrap();
+        client.patience = Duration::from_secs(10);
+        let start = Instant::now();
+        let mut status = None;
+        // Nothing is given back to the window, so what was on its way is all that comes.
+        while status.is_none() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "the process still writes; window {window}, input ended {input_ends}"
+            );
+            let message = client
+                .receive()
+                .unwrap_or_else(|err| panic!("window {window}, input ended {input_ends}: {err}"));
+            let mut reader = Reader::new(&message[1..]);
+            reader.u32().unwrap();
+            if message[0] == codec::CHANNEL_REQUEST && reader.text().unwrap() == "exit-status" {
+                reader.bool().unwrap();
+                status = Some(reader.u32().unwrap());
+            }
+        }
+        assert_eq!(status, Some(141));
+    }
+}
+
 #[test]
 fn no_more_sessions_means_none() {
     let target = Target::start();
