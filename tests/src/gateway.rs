@@ -232,10 +232,13 @@ fn kill_leftovers(data_dir: &Path) {
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let ours = line.windows(needle.len()).any(|window| window == needle);
-        if ours && pid != std::process::id() as i32 && line.windows(8).any(|it| it == b"sandgate") {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
+        let program = line.windows(8).any(|it| it == b"sandgate");
+        if ours
+            && program
+            && pid != std::process::id() as i32
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 }

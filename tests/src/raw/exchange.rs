@@ -53,7 +53,7 @@ impl Client {
         let (host_key, server_public) = (reader.string()?, reader.string()?);
         let secret = agree_ephemeral(
             private,
-            &UnparsedPublicKey::new(&X25519, server_public),
+            UnparsedPublicKey::new(&X25519, server_public),
             io::Error::from(io::ErrorKind::InvalidData),
             |bytes| Ok(bytes.to_vec()),
         )?;
