@@ -1,4 +1,5 @@
 //! The services of the gateway over a driver without sandboxes.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod fake;
 

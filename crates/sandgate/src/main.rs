@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage. `exec` gives the command's own code,
 //! and 128 plus the signal's number when a signal ended it.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod cli;
 mod cmd;

@@ -7,6 +7,7 @@
 //! of last use) goes through one bounded queue to a writer task, which puts many rows into one transaction, so that
 //! no login waits for a disk. See [`Store::record`] and [`Store::note_use`] for what happens when the queue is full.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod keys;
 mod rows;

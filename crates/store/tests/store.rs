@@ -1,4 +1,5 @@
 //! The store on real files.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! The control API over a real Unix socket, with a driver without sandboxes.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../../gateway/tests/fake/mod.rs"]
 mod fake;

@@ -144,7 +144,7 @@ async fn receive(
     input_credit: &Semaphore,
 ) -> anyhow::Result<Exit> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    let (mut stdout_open, mut stderr_open) = (true, true);
+    let mut stderr_open = true;
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -158,13 +158,16 @@ async fn receive(
         {
             match item {
                 Item::Data { kind: Kind::Stdout, chunk, .. } => {
-                    // Somebody who stops reading us does not end the command, as with a shell's pipe: it gets no more credit.
-                    stdout_open = stdout_open && write(&mut stdout, chunk).await;
-                    if stdout_open {
-                        let _ = frames.send(credit(chunk.len())).await;
-                    } else {
-                        bail!("standard output is closed");
+                    if !write(&mut stdout, chunk).await {
+                        // Whoever read us has gone. Hanging up ends the command, and this is what a pipe would have done to it.
+                        return Ok(Exit::Signal {
+                            name: "PIPE".to_owned(),
+                            core_dumped: false,
+                            message: String::new(),
+                        });
                     }
+                    // The receiver is gone only when the connection is, which the next read tells.
+                    let _ = frames.send(credit(chunk.len())).await;
                 }
                 Item::Data { kind: Kind::Stderr, chunk, .. } => {
                     stderr_open = stderr_open && write(&mut stderr, chunk).await;
