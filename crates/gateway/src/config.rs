@@ -90,6 +90,8 @@ pub struct LoginConfig {
     pub max_attempts: u32,
     /// Channels open at once on one connection.
     pub max_channels: usize,
+    /// Time after which a connection without any channel is closed (sshd's `UnusedConnectionTimeout`); `None` for never.
+    pub unused_timeout: Option<Duration>,
 }
 
 impl Default for LoginConfig {
@@ -100,6 +102,7 @@ impl Default for LoginConfig {
             max_attempts: 6,
             // 100 ControlMaster sessions at once must work, with forwards beside them.
             max_channels: 256,
+            unused_timeout: None,
         }
     }
 }
@@ -188,6 +191,9 @@ impl Config {
         }
         if let Some(count) = limits.max_channels {
             self.login.max_channels = at_least("limits.max_channels", count, 1)?;
+        }
+        if let Some(timeout) = limits.unused_connection_timeout {
+            self.login.unused_timeout = Some(not_zero("limits.unused_connection_timeout", timeout.0)?);
         }
         if let Some(ttl) = file.tokens.max_ttl {
             self.tokens.max = span("tokens.max_ttl", ttl.0)?;
@@ -291,6 +297,7 @@ struct FileLimits {
     login_deadline: Option<Span>,
     max_attempts: Option<u32>,
     max_channels: Option<usize>,
+    unused_connection_timeout: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -408,6 +415,7 @@ mod tests {
                 login_deadline = "4s"
                 max_attempts = 9
                 max_channels = 10
+                unused_connection_timeout = "5s"
                 [tokens]
                 default_ttl = "10m"
                 max_ttl = "2days"
@@ -437,6 +445,7 @@ mod tests {
         assert_eq!(changed.login.handshake_deadline, Duration::from_secs(3));
         assert_eq!(changed.login.login_deadline, Duration::from_secs(4));
         assert_eq!((changed.login.max_attempts, changed.login.max_channels), (9, 10));
+        assert_eq!(changed.login.unused_timeout, Some(Duration::from_secs(5)));
         assert_eq!(changed.tokens.default, time::Duration::minutes(10));
         assert_eq!(changed.tokens.max, time::Duration::days(2));
         assert_eq!(

@@ -120,6 +120,7 @@ impl Connection {
         let keepalive = self.gateway.config.ssh.keepalive();
         let handle = self.handle.clone();
         let mut lost = std::pin::pin!(client_lost(&handle, keepalive));
+        let mut unused = std::pin::pin!(unused_for(self.gateway.config.login.unused_timeout, &handle));
         loop {
             tokio::select! {
                 event = handle.next_event() => match event {
@@ -175,6 +176,13 @@ impl Connection {
                         return Some(Goodbye { reason, code: DisconnectReason::ByApplication });
                     }
                 },
+                () = &mut unused => {
+                    tracing::info!(client = %self.origin.peer.client, "unused connection closed");
+                    return Some(Goodbye {
+                        reason: EndReason::new("The connection was not used."),
+                        code: DisconnectReason::ByApplication,
+                    });
+                }
                 reason = idle(self.draining.as_ref(), &handle) => {
                     return Some(Goodbye { reason, code: DisconnectReason::ByApplication });
                 }
@@ -261,6 +269,19 @@ async fn end_of_right(login: Option<&Login>) -> EndReason {
     tokio::select! {
         reason = ended.ended() => reason,
         reason = login.expired() => reason,
+    }
+}
+
+/// Resolves when a connection that has logged in had no channel for `timeout`; never without one.
+async fn unused_for(timeout: Option<Duration>, handle: &ConnectionHandle) {
+    let Some(timeout) = timeout else { return std::future::pending().await };
+    loop {
+        handle.no_channels().await;
+        let since = Instant::now();
+        tokio::time::sleep(timeout).await;
+        if handle.is_authenticated() && handle.channels() == 0 && handle.last_activity() < since {
+            return;
+        }
     }
 }
 
