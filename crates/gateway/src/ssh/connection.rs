@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::keepalive::client_lost;
 use super::login::{self, Attempt, Login};
+use super::quick_ack::QuickAck;
 use super::session_channel;
 use crate::drain::{Drain, DrainStage};
 use crate::gateway::Gateway;
@@ -60,7 +61,7 @@ pub async fn serve(
     config: Arc<sandgate_ssh::Config>,
     drain: Drain,
 ) {
-    let (driver, handle) = driver::accept(stream, config);
+    let (driver, handle) = driver::accept(QuickAck::new(stream), config);
     let mut application = Connection {
         gateway,
         handle: handle.clone(),

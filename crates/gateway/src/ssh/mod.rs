@@ -8,6 +8,7 @@ mod connection;
 mod keepalive;
 mod login;
 mod pump;
+mod quick_ack;
 mod session_channel;
 mod setup;
 
