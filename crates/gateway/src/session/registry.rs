@@ -152,8 +152,12 @@ impl Registry {
     /// Ends every connection, with all its sessions, whose principal matches.
     pub fn end_connections(&self, matches: impl Fn(&Principal) -> bool, reason: &EndReason) -> usize {
         let connections = self.connections.lock();
-        let hit = connections.values().filter(|live| matches(&live.principal));
-        hit.map(|live| live.end.send_replace(Some(reason.clone()))).count()
+        let mut ended = 0;
+        for live in connections.values().filter(|live| matches(&live.principal)) {
+            live.end.send_replace(Some(reason.clone()));
+            ended += 1;
+        }
+        ended
     }
 
     /// Live authenticated connections.

@@ -39,7 +39,7 @@ pub(super) async fn output(
     let mut unwanted = std::pin::pin!(unwanted.notified());
     let mut open = true;
     loop {
-        let ready = poll_fn(|cx| or_unwanted(process.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
+        let ready = poll_fn(|cx| or_unwanted(|cx| process.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
         let stream = match ready {
             Some(Ready::Stdout) => StreamKind::Stdout,
             Some(Ready::Stderr) => StreamKind::Stderr,
@@ -50,7 +50,7 @@ pub(super) async fn output(
                 continue;
             }
         };
-        let allowed = poll_fn(|cx| or_unwanted(writer.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
+        let allowed = poll_fn(|cx| or_unwanted(|cx| writer.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
         let allowed = match allowed {
             Some(Ok(allowed)) => allowed,
             Some(Err(_)) => return OutputEnd::ChannelClosed,
@@ -70,18 +70,18 @@ pub(super) async fn output(
     }
 }
 
-/// What was waited for, or `None` when the output turns out to be unwanted before that.
+/// What was waited for, or `None` when the output turns out to be unwanted. That is asked first: a process that floods is
+/// always ready.
 fn or_unwanted<T>(
-    waited: Poll<T>,
+    wait: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     open: bool,
     unwanted: Pin<&mut Notified<'_>>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<T>> {
-    match waited {
-        Poll::Ready(ready) => Poll::Ready(Some(ready)),
-        Poll::Pending if open => unwanted.poll(cx).map(|()| None),
-        Poll::Pending => Poll::Pending,
+    if open && unwanted.poll(cx).is_ready() {
+        return Poll::Ready(None);
     }
+    wait(cx).map(Some)
 }
 
 /// Closes the process's output; always `false`, for "no longer open".

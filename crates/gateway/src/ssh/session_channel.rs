@@ -22,6 +22,23 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Lines of progress kept for a client that does not read them; later ones are dropped, the reason of a failure never is.
 const MAX_PROGRESS_LINES: usize = 16;
 
+/// Whether the session has a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Terminal {
+    Yes,
+    No,
+}
+
+impl Terminal {
+    /// How a line of ours ends: a client's own terminal is raw while it shows a remote one.
+    fn eol(self) -> &'static str {
+        match self {
+            Self::Yes => "\r\n",
+            Self::No => "\n",
+        }
+    }
+}
+
 /// Runs the channel. Dropping the future hangs up the process.
 pub(super) async fn run(
     gateway: Arc<Gateway>,
@@ -36,7 +53,8 @@ pub(super) async fn run(
     else {
         return;
     };
-    let eol = if pty.is_some() { "\r\n" } else { "\n" };
+    let terminal = if pty.is_some() { Terminal::Yes } else { Terminal::No };
+    let eol = terminal.eol();
     let request = SessionRequest { program, pty, env, user: None, peer: Some(peer) };
 
     let started = tokio::select! {
@@ -58,7 +76,7 @@ pub(super) async fn run(
     let side_work = async {
         tokio::join!(
             pump::input(reader, &mut input, &traffic),
-            follow_requests(&mut requests, &control, &unwanted)
+            follow_requests(&mut requests, &control, terminal, &unwanted)
         );
         std::future::pending().await
     };
@@ -129,7 +147,12 @@ impl Progress for ProgressLines {
 }
 
 /// Window changes, signals and breaks, for as long as the client sends them.
-async fn follow_requests(requests: &mut Requests, control: &ProcessControl, unwanted: &Notify) {
+async fn follow_requests(
+    requests: &mut Requests,
+    control: &ProcessControl,
+    terminal: Terminal,
+    unwanted: &Notify,
+) {
     while let Some(Request { request, question }) = requests.next().await {
         let done = match request {
             ChannelRequest::WindowChange(size) => control.resize(WindowSize {
@@ -146,7 +169,8 @@ async fn follow_requests(requests: &mut Requests, control: &ProcessControl, unwa
                 unwanted.notify_one();
                 Ok(())
             }
-            ChannelRequest::Break { milliseconds } => control.send_break(milliseconds),
+            // Without a terminal there is nothing to break: refused, as by sshd.
+            ChannelRequest::Break { milliseconds } if terminal == Terminal::Yes => control.send_break(milliseconds),
             _ => continue,
         };
         match done {

@@ -18,7 +18,7 @@ pub enum Compatibility {
 /// Settings shared by all connections of a listener.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The software version in `SSH-2.0-sandgate_<version>`; printable ASCII without spaces or `-`.
+    /// The software version in `SSH-2.0-OpenSSH_sandgate_<version>`; printable ASCII without spaces or `-`.
     pub software_version: String,
     /// The host keys, in order of preference. At least one.
     pub host_keys: Vec<Arc<HostKey>>,
@@ -48,7 +48,9 @@ impl Config {
     #[must_use]
     pub fn new(host_keys: Vec<Arc<HostKey>>) -> Self {
         Self {
-            software_version: concat!("sandgate_", env!("CARGO_PKG_VERSION")).to_owned(),
+            // The stock client tells a server that its output is no longer wanted (`eow@openssh.com`), and that no more
+            // sessions will follow, only if its version begins with `OpenSSH`. No number of theirs is claimed.
+            software_version: concat!("OpenSSH_sandgate_", env!("CARGO_PKG_VERSION")).to_owned(),
             host_keys,
             compatibility: Compatibility::Modern,
             kex: Vec::new(),
