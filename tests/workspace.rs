@@ -25,7 +25,18 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sandgate-gateway",
         &["sandgate-ssh", "sandgate-guest", "sandgate-driver", "sandgate-policy", "sandgate-store"],
     ),
-    ("sandgate-web", &["sandgate-gateway"]),
+    // The API shows types of these; naming them through re-exports of the gateway would only hide it.
+    (
+        "sandgate-web",
+        &[
+            "sandgate-gateway",
+            "sandgate-driver",
+            "sandgate-guest",
+            "sandgate-policy",
+            "sandgate-store",
+            "sandgate-wire",
+        ],
+    ),
     (
         "sandgate",
         &[
