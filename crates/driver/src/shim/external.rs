@@ -1,6 +1,7 @@
 //! An OCI runtime's command line: runc, crun, gVisor's runsc, or any program that is used the same way.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,26 @@ use crate::{Network, SandboxSpec};
 
 /// How much of a runtime's complaint is passed on, in bytes.
 const MAX_COMPLAINT: usize = 600;
+/// How much of its standard error is looked at, in bytes: a pipe's default size.
+const MAX_LAST_WORDS: u64 = 64 * 1024;
+
+/// Stands where a runtime wrote nothing into the log it was told to write.
+const NO_REASON: &str = "no reason given";
+
+/// Puts the last line that a failed runtime wrote to its standard error where its log held no reason. `errors` must not block.
+pub(crate) fn with_last_words(mut failure: Failure, errors: impl Read) -> Failure {
+    let mut text = Vec::new();
+    // Up to what is there: the pipe holds no more than the kernel's limit, and reading it ends at EOF or when it would block.
+    let _ = errors.take(MAX_LAST_WORDS).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    if let Some(last) = text.lines().rev().find(|line| !line.trim().is_empty())
+        && let Some(start) = failure.reason.strip_suffix(NO_REASON)
+    {
+        let last: String = last.chars().filter(|c| !c.is_control()).take(MAX_COMPLAINT).collect();
+        failure.reason = format!("{start}{last}");
+    }
+    failure
+}
 
 /// A container made by another program.
 #[derive(Debug, Clone)]
@@ -107,7 +128,7 @@ impl External {
             return Ok(());
         }
         let text = fs::read_to_string(&self.complaints).unwrap_or_default();
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(NO_REASON);
         let last: String = last.chars().take(MAX_COMPLAINT).collect();
         Err(Failure::runtime(format!("{} {what} ended with {status}: {last}", self.program.display())))
     }

@@ -17,7 +17,7 @@ use rustix::process::{Resource, getrlimit, set_child_subreaper};
 use rustix::stdio::dup2_stdout;
 
 use super::container::{Builtin, Stdio};
-use super::external::External;
+use super::external::{External, with_last_words};
 use super::message::{Failure, Report};
 use super::supervise::{Ending, Supervisor};
 use super::{Target, cgroup, rootfs, userns};
@@ -193,13 +193,15 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
                 pipe_with(PipeFlags::CLOEXEC).map_err(Failure::io("make a pipe"))?;
             let stdio = Stdio { stdin: agent_in, stdout: agent_out, stderr: log_input };
             let (external, pid) =
-                External::create(program, &spec, &name, &target.dir.bundle(), &staged.state, stdio)?;
+                External::create(program, &spec, &name, &target.dir.bundle(), &staged.state, stdio)
+                    .map_err(|failure| last_words(failure, &log))?;
             (Made::External(external), pid, Some((listener, to_agent, from_agent)))
         }
         Some(program) => {
             let stdio = Stdio { stdin: listener.into(), stdout: copy(&log_input)?, stderr: log_input };
             let (external, pid) =
-                External::create(program, &spec, &name, &target.dir.bundle(), &staged.state, stdio)?;
+                External::create(program, &spec, &name, &target.dir.bundle(), &staged.state, stdio)
+                    .map_err(|failure| last_words(failure, &log))?;
             (Made::External(external), pid, None)
         }
     };
@@ -236,6 +238,17 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     record.warnings = meta.warnings.iter().chain(report.warnings()).cloned().collect();
     save(record)?;
     Ok(Session { supervisor, runtime: made, cgroups })
+}
+
+/// Adds what a failed runtime said on its standard error.
+fn last_words(failure: Failure, log: &OwnedFd) -> Failure {
+    if rustix::io::ioctl_fionbio(log, true).is_err() {
+        return failure;
+    }
+    match log.try_clone() {
+        Ok(log) => with_last_words(failure, File::from(log)),
+        Err(_) => failure,
+    }
 }
 
 /// A listening socket at a path of any length, open to its owner only.
