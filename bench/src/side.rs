@@ -214,10 +214,11 @@ impl Side {
 
     /// Ends the server; the sandbox is removed first.
     pub fn shut_down(&mut self) {
-        if self.process.is_some() && self.kind == Kind::Sandgate {
-            if let Err(error) = self.admin(&["sandbox", "rm", "--force", "bench"]) {
-                eprintln!("bench: {error:#}");
-            }
+        if self.process.is_some()
+            && self.kind == Kind::Sandgate
+            && let Err(error) = self.admin(&["sandbox", "rm", "--force", "bench"])
+        {
+            eprintln!("bench: {error:#}");
         }
         self.stop();
     }

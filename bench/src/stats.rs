@@ -25,11 +25,12 @@ impl Series {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-        let position = (p / 100.0) * last as f64;
-        let low = position.floor();
-        let fraction = position - low;
-        let at = |index: f64| sorted.get(index as usize).copied().unwrap_or(0.0);
-        at(low) * (1.0 - fraction) + at((low + 1.0).min(last as f64)) * fraction
+        let position = (p / 100.0).clamp(0.0, 1.0) * last as f64;
+        // The two neighbours of that place, found by counting, since a float has no checked conversion to an index.
+        let below = (0..=last).rfind(|&index| index as f64 <= position).unwrap_or(0);
+        let at = |index: usize| sorted.get(index.min(last)).copied().unwrap_or(0.0);
+        let fraction = position - below as f64;
+        at(below) * (1.0 - fraction) + at(below + 1) * fraction
     }
 
     /// The tenth and the ninetieth percentile: the spread that the report shows.
