@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,9 +11,15 @@ use sandgate_driver::{Driver, NoProgress, OciConfig, OciDriver, SandboxId, Sandb
 use sandgate_guest::{ExecSpec, ExitStatus, Guest, Program, Ready};
 use tempfile::TempDir;
 
-/// Says why a test did nothing.
+/// Says why a test did nothing, and notes it where `make test` looks for skips.
 pub fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    let Some(notes) = target_profile().parent().map(|target| target.join("test-skips.txt")) else { return };
+    if let Ok(mut file) = File::options().create(true).append(true).open(notes) {
+        // One write, so that lines of parallel tests do not mix.
+        let _ = file.write_all(format!("{name}: {reason}\n").as_bytes());
+    }
 }
 
 /// `target/<profile>`, where this test program's directory is.
