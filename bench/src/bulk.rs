@@ -81,23 +81,24 @@ fn transfer(side: &Side, cipher: &str, direction: Direction, mib: u32) -> Result
     let mut source = None;
     match direction {
         Direction::Download => {
-            command.arg(format!("head -c {mib}M /dev/zero")).stdout(Stdio::null());
+            // `dd` with large blocks costs least, and its cost counts for both servers.
+            command.arg(format!("dd if=/dev/zero bs=1M count={mib} status=none")).stdout(Stdio::null());
         }
         Direction::Upload => {
-            let mut head = Command::new("head")
-                .args(["-c", &format!("{mib}M"), "/dev/zero"])
+            let mut zeros = Command::new("dd")
+                .args(["if=/dev/zero", "bs=1M", &format!("count={mib}"), "status=none"])
                 .stdout(Stdio::piped())
                 .spawn()
-                .context("starting head")?;
-            command.arg("cat >/dev/null").stdin(head.stdout.take().context("head has no stdout")?);
-            source = Some(head);
+                .context("starting dd")?;
+            command.arg("cat >/dev/null").stdin(zeros.stdout.take().context("dd has no stdout")?);
+            source = Some(zeros);
         }
     }
     let began = Instant::now();
     let status = command.status().context("starting ssh")?;
     let took = began.elapsed();
-    if let Some(mut head) = source {
-        let fed = head.wait()?;
+    if let Some(mut zeros) = source {
+        let fed = zeros.wait()?;
         if !fed.success() {
             bail!("{}: the upload was not taken in full", side.label);
         }

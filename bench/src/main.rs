@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let heading = format!(
         "Made by `make bench`; do not edit.\n\n* machine: {}\n* server: {}; {}\n* client: {}; curve25519-sha256, ed25519 keys, \
          both servers on loopback, in turns within one run\n* CPU seconds: {}; they include the command that the session runs \
-         (`head`, `cat`), on both sides",
+         (`dd`, `cat`), on both sides",
         machine(),
         if selftest {
             "sshd (self-test)".to_owned()
@@ -160,7 +160,7 @@ fn bulk_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()>
         }
     }
     report.note(format!(
-        "bulk: `ssh -c CIPHER host 'head -c {0}M /dev/zero' >/dev/null` and `head -c {0}M /dev/zero | ssh -c CIPHER host 'cat >/dev/null'`, {1} times each",
+        "bulk: `ssh -c CIPHER host 'dd if=/dev/zero bs=1M count={0} status=none' >/dev/null` and `dd … | ssh -c CIPHER host 'cat >/dev/null'`, {1} times each",
         plan.mib, plan.bulk_rounds
     ));
     Ok(())
