@@ -50,7 +50,8 @@ pub(super) async fn output(
                 continue;
             }
         };
-        let allowed = poll_fn(|cx| or_unwanted(|cx| writer.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
+        let allowed =
+            poll_fn(|cx| or_unwanted(|cx| writer.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
         let allowed = match allowed {
             Some(Ok(allowed)) => allowed,
             Some(Err(_)) => return OutputEnd::ChannelClosed,

@@ -170,7 +170,9 @@ async fn follow_requests(
                 Ok(())
             }
             // Without a terminal there is nothing to break: refused, as by sshd.
-            ChannelRequest::Break { milliseconds } if terminal == Terminal::Yes => control.send_break(milliseconds),
+            ChannelRequest::Break { milliseconds } if terminal == Terminal::Yes => {
+                control.send_break(milliseconds)
+            }
             _ => continue,
         };
         match done {
