@@ -20,8 +20,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 use time::OffsetDateTime;
 
 pub use keys::{KeyLookup, KeyRow, KeySandboxes};
@@ -67,6 +67,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true);
+        // The change to WAL needs the file for itself and heeds no busy timeout: one connection does it, then the others come.
+        let mut first = options.connect().await?;
+        sqlx::migrate!("./migrations").run(&mut first).await.map_err(StoreError::Migrate)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
             .min_connections(1)
@@ -76,7 +79,7 @@ impl Store {
             .max_lifetime(None)
             .connect_with(options)
             .await?;
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
+        first.close().await?;
         sqlx::query("DELETE FROM tokens WHERE expires_at < $1")
             .bind(rows::millis(now - KEEP_DEAD_TOKENS))
             .execute(&pool)
