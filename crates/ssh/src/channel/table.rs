@@ -53,6 +53,12 @@ impl Table {
         self.slots.get_mut(usize::try_from(number).ok()?)?.as_deref_mut()
     }
 
+    /// The channels of which the application holds nothing any more.
+    pub(crate) fn unheld(&self) -> Vec<ChannelId> {
+        let channels = self.slots.iter().flatten();
+        channels.filter(|channel| channel.halves.none_left()).map(|channel| channel.id).collect()
+    }
+
     pub(crate) fn remove(&mut self, id: ChannelId) -> Option<Box<Channel>> {
         let slot = self.slots.get_mut(usize::try_from(id.index).ok()?)?;
         let channel = slot.take_if(|channel| channel.id == id)?;

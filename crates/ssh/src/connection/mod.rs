@@ -337,6 +337,10 @@ impl Connection {
                     self.upper.remove(channel);
                 }
             }
+            // Those that only waited for the client's CLOSE: nobody holds them, so nobody else would remove them.
+            for id in self.upper.channels.unheld() {
+                self.upper.remove(id);
+            }
             self.upper.notices.push(Notice::Ended);
         }
     }

@@ -558,3 +558,17 @@ fn data_waits_during_a_key_exchange_and_goes_on() {
     assert_eq!(pair.take_kinds(), [msg::CHANNEL_REQUEST]);
     assert_eq!(pair.client.exchanges, 2);
 }
+
+/// Found by fuzzing: the client agreed to an open that we had given up, and the connection ended before its CLOSE.
+#[test]
+fn an_abandoned_open_that_the_client_confirms_late_is_not_left_behind() {
+    let mut pair = Pair::logged_in(|_| {});
+    let id = pair.server.open(&ServerOpen::AuthAgent).unwrap();
+    pair.server.abandon(id);
+    let mut confirmation = on(msg::CHANNEL_OPEN_CONFIRMATION, id.index);
+    confirmation.u32(7).u32(1000).u32(1000);
+    pair.send(confirmation);
+    assert_eq!(pair.server.channels(), 1, "the client has not said CLOSE");
+    pair.server.end(EndReason::Abandoned);
+    assert_eq!(pair.server.channels(), 0);
+}
