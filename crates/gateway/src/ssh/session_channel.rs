@@ -73,18 +73,22 @@ pub(super) async fn run(
     let mut session_end = record.end_signal();
 
     let unwanted = Notify::new();
-    let side_work = async {
-        tokio::join!(
-            pump::input(reader, &mut input, &traffic),
-            follow_requests(&mut requests, &control, terminal, &unwanted)
-        );
-        std::future::pending().await
+    // The requests end when the client closes the channel, which it may do (a ControlMaster client that was killed) while the
+    // process is silent and the connection lives on.
+    let closed_by_client = async {
+        tokio::select! {
+            () = follow_requests(&mut requests, &control, terminal, &unwanted) => {}
+            () = async {
+                pump::input(reader, &mut input, &traffic).await;
+                std::future::pending().await
+            } => {}
+        }
     };
     let end = tokio::select! {
         end = pump::output(&mut writer, &mut output, &traffic, &unwanted) => Ok(end),
         reason = connection_end.ended() => Err(reason),
         reason = session_end.ended() => Err(reason),
-        () = side_work => return,
+        () = closed_by_client => return,
     };
     match end {
         Ok(OutputEnd::Exit(status)) => {
