@@ -5,14 +5,14 @@ AGENT_TARGET := x86_64-unknown-linux-gnu
 RELEASE := target/release
 AGENT := target/agent/$(AGENT_TARGET)/agent/sandgate-agent
 
-.PHONY: all build run test bench fmt lint prerequisites clean-test
+.PHONY: all build run test soak bench fmt lint prerequisites clean-test
 
 all: build
 
-# The gateway, and beside it the static agent that goes into every sandbox. No musl target is needed: glibc links statically
-# because the agent does its own passwd lookups.
+# The gateway, the file servers as programs of their own, and beside them the static agent that goes into every sandbox. No musl
+# target is needed: glibc links statically because the agent does its own passwd lookups.
 build: prerequisites
-	$(CARGO) build --release --locked -p sandgate
+	$(CARGO) build --release --locked -p sandgate -p sandgate-sftp -p sandgate-scp
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --profile agent --target $(AGENT_TARGET) \
 		-p sandgate-agent --target-dir target/agent
 	install -m 0755 $(AGENT) $(RELEASE)/sandgate-agent
@@ -26,6 +26,10 @@ run: build
 
 test:
 	.ci/suite
+
+# Everything that forwards, at once, for SOAK (15m unless said: `SOAK=24h make soak`); ends with counts.
+soak: build
+	SANDGATE_BIN=$(CURDIR)/$(RELEASE)/sandgate $(CARGO) run --release --locked -p sandgate-tests --bin sandgate-soak
 
 bench: build
 	$(CARGO) run --release --locked -p sandgate-bench

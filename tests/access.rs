@@ -456,16 +456,57 @@ fn files_with(dir: &std::path::Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_log_in_json_has_one_object_on_each_line_and_no_token() {
+    if skip::oracle_lacks("tokens") {
+        return;
+    }
+    let mut target = Target::start();
+    assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
+    let before = target.log().len();
+    target.gateway_mut().log_format = Some("json");
+    target.gateway_mut().log_level = Some("debug");
+    target.gateway_mut().start_again();
+    target.exec("echo in").ok();
+    denied(&as_user(&target, &altered(&target.login), &["true"]));
+    assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
+    let log = target.log().split_off(before);
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let entry: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
+        for field in ["timestamp", "level", "target"] {
+            assert!(entry[field].is_string(), "no {field}: {line}");
+        }
+        // Some lines of libraries have fields alone.
+        messages.extend(entry["message"].as_str().map(str::to_owned));
+    }
+    for message in ["logged in", "session started", "session ended", "login refused"] {
+        assert!(messages.iter().any(|it| it == message), "no {message:?} in {messages:?}");
+    }
+    let secret = &target.login[10..target.login.len() - 4];
+    assert!(!log.contains(secret), "the log holds the token");
+}
+
+#[test]
 fn no_file_and_no_log_holds_a_token() {
     if skip::oracle_lacks("tokens") {
         return;
     }
     let mut target = Target::start();
+    // With all that the gateway and its libraries have to say.
+    assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
+    target.gateway_mut().log_level = Some("trace");
+    target.gateway_mut().start_again();
     let second = target.gateway().token("box", &["--label", "findme-label"]).token;
     let wrong = altered(&second);
     target.exec("echo in").ok();
     target.run_ssh(&["-tt", "box", "true"]).ok();
     denied(&as_user(&target, &wrong, &["true"]));
+    let mut askpass = target.script(
+        "printf '#!/bin/sh\\necho '$TOKEN'\\n' >$DIR/askpass; chmod +x $DIR/askpass; SSH_ASKPASS=$DIR/askpass \
+         SSH_ASKPASS_REQUIRE=force $SSH -o BatchMode=no -o PreferredAuthentications=password -l box box 'echo in'",
+    );
+    assert_eq!(run(askpass.env("TOKEN", &second), Feed::Null, DEADLINE).ok(), "in");
     assert_eq!(as_user(&target, &second, &["echo in"]).ok(), "in");
     let garbled = format!("{second}x");
     denied(&as_user(&target, &garbled, &["true"]));
@@ -490,7 +531,7 @@ fn no_file_and_no_log_holds_a_token() {
     }
     // The search finds what is there: a label that was stored, and the log has lines.
     assert!(!files_with(&data_dir, b"findme-label").is_empty(), "the search does not see the database");
-    assert!(!target.log().is_empty(), "there is no log to search");
+    assert!(target.log().contains("DEBUG"), "there is no such log to search");
     // Also after an orderly end, when everything has been written out.
     assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
     assert_eq!(files_with(&data_dir, target.login.as_bytes()), Vec::<std::path::PathBuf>::new());

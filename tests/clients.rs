@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandgate_tests::client::DEADLINE;
-use sandgate_tests::{Feed, Kind, Target, data, paths, run, skip};
+use sandgate_tests::foreign::{installed, node, python};
+use sandgate_tests::{Feed, Kind, Target, data, run};
 
 const SIZE: usize = 10 << 20;
 const BOTH: &str = "echo out; echo err >&2; exit 7";
@@ -55,26 +56,6 @@ fn check_command_line(make: impl Fn(&str) -> Command) {
     assert_eq!(data::sha256(&output.stdout), download_hash());
 }
 
-fn python(script: &str) -> Option<Command> {
-    let python = paths::venv("python");
-    if !python.exists() {
-        skip::because("the Python clients are not installed: run tests/setup.sh");
-        return None;
-    }
-    let mut command = Command::new(python);
-    command.arg(paths::client_script(script)).env("PYTHONDONTWRITEBYTECODE", "1");
-    Some(command)
-}
-
-/// The program, or a skip that names its Debian package.
-fn debian(program: &str, package: &str) -> Option<Command> {
-    let found = paths::which(program);
-    if found.is_none() {
-        skip::because(&format!("{program} is not installed (Debian package {package})"));
-    }
-    found.map(Command::new)
-}
-
 #[test]
 fn paramiko() {
     let Some(command) = python("paramiko_client.py") else { return };
@@ -95,19 +76,13 @@ fn libssh2() {
 
 #[test]
 fn node_ssh2() {
-    let modules = paths::target_dir().join("node/node_modules");
-    let Some(node) = paths::which("node").filter(|_| modules.join("ssh2").exists()) else {
-        skip::because("node or its package ssh2 is not installed: run tests/setup.sh");
-        return;
-    };
-    let mut command = Command::new(node);
-    command.arg(paths::client_script("node_client.js")).env("NODE_PATH", modules);
+    let Some(command) = node("node_client.js", "ssh2") else { return };
     check_script(&Target::start(), command);
 }
 
 #[test]
 fn dropbear_dbclient() {
-    if debian("dbclient", "dropbear-bin").is_none() {
+    if !installed(&[("dbclient", "dropbear-bin")]) {
         return;
     }
     let target = Target::start();
@@ -137,7 +112,7 @@ fn fingerprint(target: &Target) -> String {
 
 #[test]
 fn putty_plink() {
-    if debian("plink", "putty-tools").is_none() {
+    if !installed(&[("plink", "putty-tools")]) {
         return;
     }
     let target = Target::start();

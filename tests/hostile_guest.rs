@@ -9,9 +9,12 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use sandgate_tests::agent::Agent;
+use sandgate_tests::forward::Near;
 use sandgate_tests::gateway::Gateway;
 use sandgate_tests::process::{Guard, resident, try_run};
-use sandgate_tests::{Feed, Output, Target, paths, run, skip};
+use sandgate_tests::wait::free_port;
+use sandgate_tests::{Feed, Options, Output, Target, paths, run, skip};
 
 /// What the gateway may grow by, whatever a guest sends.
 const GROWTH: u64 = 48 << 20;
@@ -36,10 +39,29 @@ const AT_EXEC: &[&str] = &[
     "exec-refused-terminal-text",
     "exec-cut",
     "exec-random",
+];
+
+/// The same, about the pipes that were passed along and the keepalive.
+const AT_PIPES: &[&str] = &[
     "exec-pass-unasked",
     "exec-pass-hold",
     "exec-pass-drop",
     "exec-pass-flood",
+    "exec-ping-flood",
+    "exec-pong-flood",
+    "exec-ping-on-a-stream",
+];
+
+/// Attacks once the gateway connects or listens in the sandbox for a client.
+const AT_FORWARD: &[&str] = &[
+    "forward-silence",
+    "forward-flood",
+    "forward-wrong-answer",
+    "forward-terminal-text",
+    "forward-exit",
+    "forward-twice",
+    "forward-data",
+    "forward-crowd",
 ];
 
 /// A gateway that gives the hostile agent to every sandbox that it starts; those that ran before keep theirs.
@@ -50,7 +72,9 @@ struct Arena {
 impl Arena {
     /// A target with an honest running sandbox `box`, and then the gateway started again with the hostile agent.
     fn new() -> Self {
-        let mut target = Target::start();
+        // An agent that never answers is given up sooner than by default: the tests wait for that in most modes.
+        let toml = "[sandbox]\nstart_timeout = \"5s\"\n".to_owned();
+        let mut target = Target::start_with(&Options { extra_toml: toml, ..Options::default() });
         let agent = target.dir().join("hostile");
         std::fs::copy(paths::workspace().join("tests/hostile/agent.py"), &agent).unwrap();
         assert!(target.gateway_mut().terminate(Duration::from_secs(15)).is_some());
@@ -116,12 +140,21 @@ fn an_agent_that_attacks_at_once() {
 
 #[test]
 fn an_agent_that_attacks_during_a_session() {
+    attacks_during_a_session(AT_EXEC);
+}
+
+#[test]
+fn an_agent_that_attacks_by_pipes_and_keepalives() {
+    attacks_during_a_session(AT_PIPES);
+}
+
+fn attacks_during_a_session(modes: &[&str]) {
     if skip::oracle_lacks("guests") {
         return;
     }
     let arena = Arena::new();
     let before = resident(arena.target.pid());
-    for mode in AT_EXEC {
+    for mode in modes {
         let token = arena.sandbox(mode);
         // One that is looked at, one that is left alone with a client that reads nothing.
         let mut left_alone = arena.target.ssh(&["-l", &token, "box", "anything"]);
@@ -146,6 +179,58 @@ fn an_agent_that_attacks_during_a_session() {
     }
     let log = arena.target.log();
     assert!(!log.contains("panicked"), "a panic in the gateway");
+}
+
+#[test]
+fn an_agent_that_attacks_forwards() {
+    if skip::oracle_lacks("guests") {
+        return;
+    }
+    let arena = Arena::new();
+    let agent = Agent::start(&arena.target);
+    agent.add_new_key("k");
+    let before = resident(arena.target.pid());
+    for mode in AT_FORWARD {
+        let token = arena.sandbox(mode);
+        let (near, log) = (free_port().to_string(), arena.target.dir().join(mode));
+        let out = std::fs::File::create(&log).unwrap();
+        let mut client = agent.ssh(&arena.target, &["-o", "LogLevel=INFO", "-A", "-l", &token]);
+        // Ports below 1024 and Unix sockets are the agent's; others pass it by.
+        client.args([
+            "-L",
+            &format!("{near}:/tmp/far"),
+            "-L",
+            &format!("{}:127.0.0.1:1", free_port()),
+            "-R",
+            "80:127.0.0.1:1",
+            "-R",
+            "0:127.0.0.1:1",
+            "-R",
+            "/tmp/s:127.0.0.1:1",
+        ]);
+        client.args(["box", "anything"]).stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        let client = Guard::spawn(&mut client);
+        // One that is looked at, and one that reads nothing.
+        let _silent = Near::connect(&near);
+        let mut seen = Near::connect(&near);
+        if let Near::Tcp(stream) = &seen {
+            stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        }
+        let flooded = seen.read(100_000).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == b'x'));
+        assert_eq!(flooded, *mode == "forward-flood", "{mode}");
+        arena.others_are_fine(mode);
+        drop(client);
+        assert!(
+            !std::fs::read(&log).unwrap().contains(&0x1b),
+            "{mode}: an escape sequence reached the terminal"
+        );
+        arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
+        let grown = resident(arena.target.pid()).saturating_sub(before);
+        assert!(grown < GROWTH, "{mode}: grew by {grown}");
+    }
+    let log = arena.target.log();
+    assert!(!log.contains("panicked"), "a panic in the gateway");
+    assert!(!log.contains('\u{1b}'), "an escape sequence in the log");
 }
 
 /// The control: the hostile program does run and does speak, or the tests above would prove nothing.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sandgate_tests::process::Guard;
 use sandgate_tests::wait::until;
-use sandgate_tests::{Options, Target, skip};
+use sandgate_tests::{Feed, Options, Target, run, skip};
 
 /// Capabilities that Docker gives by default, as the bits of `CapEff`.
 const DOCKER_CAPABILITIES: u64 = 0xa804_25fb;
@@ -133,6 +133,25 @@ fn no_network_but_its_own_loopback() {
 }
 
 #[test]
+fn the_network_of_the_host_is_there_only_when_asked_for() {
+    if skip::oracle_lacks("sandbox") {
+        return;
+    }
+    let target = Target::start();
+    target.gateway().create_sandbox("open", &["--network", "host"]);
+    let token = target.gateway().token("open", &[]).token;
+    let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = service.local_addr().unwrap().port();
+    let connect = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}'");
+    fails_inside(&target, &connect);
+    let mut open = target.ssh(&["-l", &token, "open", &connect]);
+    assert_eq!(run(&mut open, Feed::Null, Duration::from_secs(20)).code, 0);
+    // It may use it and not change it.
+    let mut change = target.ssh(&["-l", &token, "open", "ip addr add 127.9.9.9/32 dev lo"]);
+    assert_ne!(run(&mut change, Feed::Null, Duration::from_secs(20)).code, 0);
+}
+
+#[test]
 fn no_mount_no_module_no_device() {
     if skip::oracle_lacks("sandbox") {
         return;
@@ -148,7 +167,7 @@ fn no_mount_no_module_no_device() {
     fails_inside(&target, "mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk");
     fails_inside(&target, "dmesg");
     fails_inside(&target, "date -s 2001-01-01");
-    // init_module, finit_module, kexec_load, bpf, ptrace of a process that is not there, keyctl, userfaultfd, mount_setattr.
+    // EPERM, ENOSYS or EACCES; a process of the host is not even there (ESRCH).
     for (name, number, arguments) in [
         ("init_module", 175, "0, 0, b''"),
         ("finit_module", 313, "0, b'', 0"),
@@ -157,14 +176,19 @@ fn no_mount_no_module_no_device() {
         ("keyctl", 250, "0, -3, 0"),
         ("open_by_handle_at", 304, "-100, 0, 0"),
         ("perf_event_open", 298, "0, 0, -1, -1, 0"),
+        ("userfaultfd", 323, "0"),
+        ("mount_setattr", 442, "-100, b'', 0, 0, 0"),
+        ("ptrace (attach)", 101, format!("16, {}, 0, 0", target.pid()).as_str()),
+        ("ptrace (seize)", 101, format!("16902, {}, 0, 0", target.pid()).as_str()),
+        ("pidfd_open", 434, format!("{}, 0", target.pid()).as_str()),
     ] {
         let script = format!(
             "python3 -c 'import ctypes; c=ctypes.CDLL(None,use_errno=True); r=c.syscall({number}, {arguments}); print(r, ctypes.get_errno())'"
         );
         let text = inside(&target, &script.replace("b''", "None"));
         assert!(
-            ["-1 1", "-1 38", "-1 13"].contains(&text.as_str()),
-            "{name} gave {text}: neither EPERM nor ENOSYS"
+            ["-1 1", "-1 38", "-1 13", "-1 3"].contains(&text.as_str()),
+            "{name} gave {text}: neither EPERM nor ENOSYS nor ESRCH"
         );
     }
 }

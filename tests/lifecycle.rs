@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sandgate_tests::client::DEADLINE;
+use sandgate_tests::files::make_image;
 use sandgate_tests::process::Guard;
 use sandgate_tests::wait::until;
 use sandgate_tests::{Feed, Options, Target, run, skip};
@@ -183,6 +184,28 @@ fn an_image_with_nothing_but_the_agent() {
     assert_eq!(terminal.wait(), 127);
     assert!(terminal.screen().contains("shell"), "{:?}", terminal.screen());
     target.gateway().cli(&["exec", "bare", "--", "/no/such"]).exits(127);
+}
+
+/// The account names a shell that the image does not have, as with an alpine image and an account from elsewhere.
+#[test]
+fn an_image_without_bash_has_the_shell_that_is_there() {
+    if skip::oracle_lacks("images") {
+        return;
+    }
+    let target = Target::start();
+    for shell in ["ash", "sh"] {
+        let image = target.dir().join(format!("{shell}-image"));
+        make_image(&image, &["sh"]);
+        std::fs::rename(image.join("bin/sh"), image.join("bin").join(shell)).unwrap();
+        std::fs::create_dir(image.join("etc")).unwrap();
+        std::fs::write(image.join("etc/passwd"), "root:x:0:0::/:/bin/bash\n").unwrap();
+        target.gateway().create_sandbox(shell, &["--image", image.to_str().unwrap()]);
+        let token = target.gateway().token(shell, &[]).token;
+        let ssh = |args: &[&str], feed| run(target.ssh(&["-l", &token, "box"]).args(args), feed, DEADLINE);
+        let output = ssh(&["echo $SHELL; exit 5"], Feed::Null);
+        assert_eq!((output.code, output.text()), (5, format!("/bin/{shell}\n")), "{}", output.errors());
+        assert_eq!(ssh(&[], Feed::Bytes(b"echo $0\n".to_vec())).ok(), format!("-{shell}"));
+    }
 }
 
 #[test]

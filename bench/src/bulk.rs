@@ -30,12 +30,12 @@ impl Direction {
 /// The ciphers of the budget.
 pub const CIPHERS: [&str; 2] = ["aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"];
 
-/// What one side needed for one GiB.
+/// What one side needed for one GiB, or another amount that the caller names.
 #[derive(Debug, Default)]
 pub struct Cost {
-    /// CPU seconds of all server processes, per GiB.
+    /// CPU seconds of all server processes.
     pub cpu: Series,
-    /// Throughput, MiB per second of wall time.
+    /// Throughput: MiB, or the caller's unit, per second of wall time.
     pub rate: Series,
 }
 
@@ -62,7 +62,7 @@ pub fn measure(
 }
 
 /// Waits until the server has finished with the connection, so that its last work is counted in this run.
-fn settle(side: &Side) -> Result<()> {
+pub fn settle(side: &Side) -> Result<()> {
     let mut last = side.account.cpu_seconds()?;
     for _ in 0..40 {
         std::thread::sleep(Duration::from_millis(50));

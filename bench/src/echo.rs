@@ -1,15 +1,19 @@
 //! From a key press to its echo: a byte is written to the client, and the time is taken until the pty on the server
-//! side has echoed it back. Once idle, and once while another channel of the same connection is flooded by `yes`.
+//! side has echoed it back. Once idle, once while another channel of the same connection is flooded by `yes`, and once beside a forward that
+//! nobody reads.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::forward::{Client, Peer, connect};
 use crate::latency::Master;
-use crate::side::Side;
+use crate::peer::Role;
+use crate::side::{Side, free_port};
 use crate::stats::Series;
 
 /// An echo that has not come after this long counts as lost.
@@ -18,18 +22,22 @@ const LOST: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 const BATCH: u32 = 50;
 /// Pause between two keys: each one finds everything asleep, as a typist's does.
 const PAUSE: Duration = Duration::from_millis(4);
+/// Until a load has filled what it can fill.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What else the connection does while keys are pressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Load {
+#[derive(Clone, Copy)]
+pub enum Load<'a> {
     /// Nothing.
     Idle,
     /// Another session of the same connection runs `yes`.
     Yes,
+    /// Another channel of the same connection is a forwarded connection (`-L`) that is full, because nobody reads it.
+    StalledForward(&'a Peer),
 }
 
 /// Microseconds from key to echo, `samples` on each side, in alternating batches.
-pub fn measure(sides: &[Side; 2], load: Load, samples: u32) -> Result<[Series; 2]> {
+pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Series; 2]> {
     let mut series = [Series::default(), Series::default()];
     match load {
         Load::Idle => {
@@ -40,17 +48,22 @@ pub fn measure(sides: &[Side; 2], load: Load, samples: u32) -> Result<[Series; 2
                 }
             }
         }
-        Load::Yes => {
-            // Only one flood at a time: each side is measured with the machine to itself, in several turns.
+        Load::Yes | Load::StalledForward(_) => {
+            // Only one load at a time: each side is measured with the machine to itself, in several turns.
             const TURNS: u32 = 4;
             for _ in 0..TURNS {
                 for (side, series) in sides.iter().zip(&mut series) {
-                    let flood = Flood::start(side)?;
-                    let mut keyboard = Keyboard::open_on(side, &flood.master_path)?;
+                    let master = Master::start(side)?;
+                    let mut beside = match load {
+                        Load::StalledForward(peer) => Beside::stalled(side, peer)?,
+                        Load::Yes | Load::Idle => Beside::flood(side)?,
+                    };
+                    let mut keyboard = Keyboard::open_on(side, &side.control_path())?;
                     for _ in 0..samples.div_ceil(BATCH * TURNS) {
                         keyboard.batch(series)?;
                     }
-                    flood.check()?;
+                    beside.check()?;
+                    drop((keyboard, beside, master));
                 }
             }
         }
@@ -58,36 +71,43 @@ pub fn measure(sides: &[Side; 2], load: Load, samples: u32) -> Result<[Series; 2
     Ok(series)
 }
 
-/// A control master with one session that runs `yes` into nothing.
-struct Flood {
-    _master: Master,
-    master_path: String,
-    yes: std::cell::RefCell<Child>,
+/// What another channel of the control master's connection does meanwhile.
+struct Beside {
+    session: Client,
+    /// The near end of a forward, held and never read.
+    _unread: Option<TcpStream>,
 }
 
-impl Flood {
-    fn start(side: &Side) -> Result<Self> {
-        let master = Master::start(side)?;
-        let master_path = side.control_path();
-        let yes = side.ssh(&["-S", &master_path]).arg("yes").stdout(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { _master: master, master_path, yes: std::cell::RefCell::new(yes) })
+impl Beside {
+    /// A session that runs `yes` into nothing.
+    fn flood(side: &Side) -> Result<Self> {
+        let mut yes = side.ssh(&["-S", &side.control_path()]);
+        yes.arg("yes").stdout(Stdio::null());
+        let session = Client::spawn(yes)?;
+        std::thread::sleep(SETTLE);
+        Ok(Self { session, _unread: None })
     }
 
-    /// The figure means nothing if the flood has ended in between.
-    fn check(&self) -> Result<()> {
-        match self.yes.borrow_mut().try_wait()? {
+    /// A forwarded connection whose far end sends more than all windows on the way hold.
+    fn stalled(side: &Side, peer: &Peer) -> Result<Self> {
+        const BYTES: u64 = 1 << 30;
+        let (near, far) = (free_port()?, free_port()?);
+        let option = format!("-L127.0.0.1:{near}:127.0.0.1:{far}");
+        let mut command = side.ssh(&["-S", &side.control_path(), "-o", "ExitOnForwardFailure=yes", &option]);
+        command.arg(peer.command(side, "listen", far, Role::Give, BYTES)).stdout(Stdio::piped());
+        let mut session = Client::spawn(command)?;
+        session.await_ready()?;
+        let unread = connect(near)?;
+        std::thread::sleep(SETTLE);
+        Ok(Self { session, _unread: Some(unread) })
+    }
+
+    /// The figure means nothing if the load has ended in between.
+    fn check(&mut self) -> Result<()> {
+        match self.session.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the session with `yes` ended with {status}"),
+            Some(status) => bail!("the session beside the keys ended with {status}"),
         }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        let mut yes = self.yes.borrow_mut();
-        let _ = yes.kill();
-        let _ = yes.wait();
     }
 }
 

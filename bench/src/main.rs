@@ -2,17 +2,24 @@
 //! turns, and writes `bench/RESULTS.md`. CPU seconds of all server processes are the figure to trust; wall time comes second.
 //!
 //! Environment: `BENCH_QUICK=1` for a short run (the report is then printed and not written), `BENCH_SELFTEST=1` to
-//! measure sshd against sshd, which must give ratios of about 1, `BENCH_ONLY=bulk,connect,exec,echo,memory,start` for
-//! some parts, `SANDGATE=PATH` for the binary (default: `target/release/sandgate`).
+//! measure sshd against sshd, which must give ratios of about 1, `BENCH_ONLY=bulk,connect,exec,echo,memory,start,forward,mux,sftp` for
+//! some parts (of `sftp` also `sftp-large,sftp-small,sftp-list,sshfs`), `SANDGATE=PATH` for the binary (default:
+//! `target/release/sandgate`).
 #![forbid(unsafe_code)]
 
 mod account;
 mod bulk;
 mod echo;
+mod files;
+mod floor;
+mod forward;
 mod idle;
 mod latency;
+mod mux;
+mod peer;
 mod report;
 mod side;
+mod sshfs;
 mod stats;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +27,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bulk::{CIPHERS, Direction};
 use echo::Load;
+use forward::Peer;
 use report::{Budget, Report, cell, machine, version};
 use side::{Kind, Side};
 use stats::ratio;
@@ -33,6 +41,7 @@ struct Plan {
     keys: u32,
     sessions: u32,
     starts: u32,
+    files: files::Plan,
 }
 
 const FULL: Plan = Plan {
@@ -43,11 +52,26 @@ const FULL: Plan = Plan {
     keys: 1200,
     sessions: 150,
     starts: 20,
+    files: files::Plan { mib: 1024, files: 10_000, entries: 100_000, random_reads: 5000, rounds: 3 },
 };
-const QUICK: Plan =
-    Plan { mib: 256, bulk_rounds: 1, connect_pairs: 10, exec_pairs: 20, keys: 200, sessions: 20, starts: 5 };
+const QUICK: Plan = Plan {
+    mib: 256,
+    bulk_rounds: 1,
+    connect_pairs: 10,
+    exec_pairs: 20,
+    keys: 200,
+    sessions: 20,
+    starts: 5,
+    files: files::Plan { mib: 256, files: 1000, entries: 10_000, random_reads: 1000, rounds: 1 },
+};
 
 fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = &args[..]
+        && first == "peer"
+    {
+        return peer::run(rest);
+    }
     let flag = |name: &str| std::env::var_os(name).is_some_and(|v| v != "0" && !v.is_empty());
     let (quick, selftest) = (flag("BENCH_QUICK"), flag("BENCH_SELFTEST"));
     let plan = if quick { QUICK } else { FULL };
@@ -61,16 +85,26 @@ fn main() -> Result<()> {
         bail!("{} is missing: run `make build` first", binary.display());
     }
     let work = tempfile::Builder::new().prefix("sgb-").tempdir_in("/tmp")?;
+    let ground = files::Ground::make()?;
     let first = if selftest { Kind::Sshd } else { Kind::Sandgate };
     let mut sides = [
-        Side::prepare(if selftest { "sshd-a" } else { "sandgate" }, first, work.path(), &binary)?,
-        Side::prepare("sshd", Kind::Sshd, work.path(), &binary)?,
+        Side::prepare(
+            if selftest { "sshd-a" } else { "sandgate" },
+            first,
+            work.path(),
+            ground.path(),
+            &binary,
+        )?,
+        Side::prepare("sshd", Kind::Sshd, work.path(), ground.path(), &binary)?,
     ];
     for side in &mut sides {
         side.start()?;
         side.provision()?;
     }
-    let report = run(&mut sides, &plan, &wanted)?;
+    let mut report = run(&mut sides, &ground, &plan, &wanted)?;
+    if wanted("mux") && !selftest {
+        mux::lines(work.path(), &binary, plan.mib, plan.bulk_rounds, plan.keys, &mut report)?;
+    }
     for side in &mut sides {
         side.shut_down();
     }
@@ -100,8 +134,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(sides: &mut [Side; 2], plan: &Plan, wanted: &dyn Fn(&str) -> bool) -> Result<Report> {
+fn run(
+    sides: &mut [Side; 2],
+    ground: &files::Ground,
+    plan: &Plan,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Report> {
     let mut report = Report::default();
+    let peer = Peer::install(ground.path())?;
     if wanted("bulk") {
         bulk_lines(sides, plan, &mut report)?;
     }
@@ -120,11 +160,15 @@ fn run(sides: &mut [Side; 2], plan: &Plan, wanted: &dyn Fn(&str) -> bool) -> Res
         );
     }
     if wanted("echo") {
-        echo_lines(sides, plan, &mut report)?;
+        echo_lines(sides, &peer, plan, &mut report)?;
+    }
+    if wanted("forward") {
+        forward::lines(sides, &peer, plan.mib, plan.bulk_rounds, &mut report)?;
     }
     if wanted("memory") {
         memory_lines(sides, plan, &mut report)?;
     }
+    files::lines(sides, ground, &plan.files, wanted, &mut report)?;
     if wanted("start") {
         let [ours, theirs] = idle::start_times(sides, plan.starts)?;
         report.figure(
@@ -166,9 +210,10 @@ fn bulk_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-fn echo_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()> {
+fn echo_lines(sides: &[Side; 2], peer: &Peer, plan: &Plan, report: &mut Report) -> Result<()> {
     let [ours_idle, theirs_idle] = echo::measure(sides, Load::Idle, plan.keys)?;
     let [ours_busy, theirs_busy] = echo::measure(sides, Load::Yes, plan.keys)?;
+    let [ours_stalled, theirs_stalled] = echo::measure(sides, Load::StalledForward(peer), plan.keys)?;
     let reference = theirs_idle.percentile(99.0);
     let show = |s: &stats::Series| {
         format!("p50 {:.0} µs, p99 {:.0} µs (n={})", s.median(), s.percentile(99.0), s.len())
@@ -179,6 +224,11 @@ fn echo_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()>
             "key press to echo, `yes` in another channel: p99, against sshd's idle p99",
             &ours_busy,
             &theirs_busy,
+        ),
+        (
+            "key press to echo, a forward in another channel that nobody reads: p99, against sshd's idle p99",
+            &ours_stalled,
+            &theirs_stalled,
         ),
     ] {
         report.figure(

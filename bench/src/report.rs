@@ -12,6 +12,8 @@ pub enum Budget {
     AtMost(f64),
     /// The figure must be at least this.
     AtLeast(f64),
+    /// Nothing is asked of it.
+    None,
 }
 
 impl Budget {
@@ -19,6 +21,7 @@ impl Budget {
         match self {
             Self::AtMost(limit) => value <= limit,
             Self::AtLeast(limit) => value >= limit,
+            Self::None => true,
         }
     }
 
@@ -26,6 +29,7 @@ impl Budget {
         match self {
             Self::AtMost(limit) => format!("at most {limit}{unit}"),
             Self::AtLeast(limit) => format!("at least {limit}{unit}"),
+            Self::None => String::new(),
         }
     }
 }
@@ -69,8 +73,12 @@ impl Report {
     }
 
     fn push(&mut self, what: &str, ours: String, theirs: String, figure: String, budget: String, met: bool) {
-        let verdict = if met { "met" } else { "NOT MET" };
-        println!("{what}: {ours} | {theirs} | {figure} ({budget}: {verdict})");
+        let verdict = match (budget.as_str(), met) {
+            ("", _) => String::new(),
+            (budget, true) => format!(" ({budget}: met)"),
+            (budget, false) => format!(" ({budget}: NOT MET)"),
+        };
+        println!("{what}: {ours} | {theirs} | {figure}{verdict}");
         self.lines.push(Line { what: what.to_owned(), ours, theirs, figure, budget, met });
     }
 
@@ -87,7 +95,12 @@ impl Report {
         if open.is_empty() {
             let _ = writeln!(out, "Every budget is met.\n");
         } else {
-            let _ = writeln!(out, "**Not met ({} of {}):**\n", open.len(), self.lines.len());
+            let _ = writeln!(
+                out,
+                "**Not met ({} of {}):**\n",
+                open.len(),
+                self.lines.iter().filter(|l| !l.budget.is_empty()).count()
+            );
             for line in open {
                 let _ = writeln!(out, "* {}: {}, budget {}", line.what, line.figure, line.budget);
             }
@@ -96,7 +109,11 @@ impl Report {
         let _ = writeln!(out, "| what | sandgate | sshd | figure | budget | |");
         let _ = writeln!(out, "| --- | --- | --- | --- | --- | --- |");
         for line in &self.lines {
-            let verdict = if line.met { "met" } else { "**not met**" };
+            let verdict = match (line.budget.as_str(), line.met) {
+                ("", _) => "",
+                (_, true) => "met",
+                (_, false) => "**not met**",
+            };
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {verdict} |",

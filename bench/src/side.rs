@@ -14,6 +14,22 @@ use crate::account::Account;
 
 /// The host and key exchange algorithms are pinned so that both servers do the same mathematics.
 const PINNED: [&str; 2] = ["KexAlgorithms=curve25519-sha256", "HostKeyAlgorithms=ssh-ed25519"];
+/// What every client is told: this key and no other, no questions, nothing of the machine's own.
+const OPTIONS: [&str; 10] = [
+    "IdentitiesOnly=yes",
+    "IdentityAgent=none",
+    "BatchMode=yes",
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "GlobalKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "PreferredAuthentications=publickey",
+    // Newer clients hide the timing of keys by sending them at fixed intervals; that is not the server's delay.
+    "IgnoreUnknown=ObscureKeystrokeTiming",
+    "ObscureKeystrokeTiming=no",
+];
+/// Where the sandbox has the shared directory.
+const SHARED: &str = "/srv/bench";
 /// A server that has not said its version after this long will not.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -36,14 +52,18 @@ pub struct Side {
     /// Its CPU account.
     pub account: Account,
     directory: PathBuf,
+    /// A directory of the host that the sandbox has at [`SHARED`].
+    shared: PathBuf,
     binary: PathBuf,
     port: u16,
     process: Option<Child>,
+    /// Instead of a container: an agent of the host, as `--link` takes it.
+    link: Option<String>,
 }
 
 impl Side {
     /// Prepares the directory, keys and configuration of a side; nothing runs yet.
-    pub fn prepare(label: &str, kind: Kind, work: &Path, binary: &Path) -> Result<Self> {
+    pub fn prepare(label: &str, kind: Kind, work: &Path, shared: &Path, binary: &Path) -> Result<Self> {
         let directory = work.join(label);
         fs::create_dir_all(directory.join("home"))?;
         let key = directory.join("id");
@@ -52,10 +72,12 @@ impl Side {
             label: label.to_owned(),
             kind,
             account: Account::open(&format!("sandgate-bench-{}-{label}", std::process::id())),
+            shared: shared.to_owned(),
             binary: binary.to_owned(),
             port: free_port()?,
             directory,
             process: None,
+            link: None,
         };
         match kind {
             Kind::Sandgate => side.write("config.toml", SANDGATE_CONFIG)?,
@@ -70,12 +92,19 @@ impl Side {
         Ok(side)
     }
 
+    /// The sandbox is an agent that this link leads to; its CPU account is the caller's to follow, unless the gateway starts it.
+    pub fn with_link(mut self, link: &str) -> Self {
+        self.link = Some(link.to_owned());
+        self
+    }
+
     fn sshd_config(&self) -> String {
         let dir = self.directory.display();
         format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nPidFile {dir}/pid\n\
              AuthorizedKeysFile {dir}/authorized_keys\nStrictModes no\nUsePAM no\nUseDNS no\nPrintMotd no\n\
-             PrintLastLog no\nPermitRootLogin yes\nMaxStartups 1000\nMaxSessions 1000\nSetEnv HOME={dir}/home\n",
+             PrintLastLog no\nPermitRootLogin yes\nMaxStartups 1000\nMaxSessions 1000\nSetEnv HOME={dir}/home\n\
+             Subsystem sftp /usr/lib/openssh/sftp-server\n",
             self.port
         )
     }
@@ -134,7 +163,12 @@ impl Side {
     /// Makes what a login needs (sandbox and key); call once after the first start.
     pub fn provision(&mut self) -> Result<()> {
         if self.kind == Kind::Sandgate {
-            self.admin(&["sandbox", "create", "bench", "--image", "host"])?;
+            let mount = format!("{}:{SHARED}", self.shared.display());
+            let made: &[&str] = match &self.link {
+                Some(link) => &["--link", link],
+                None => &["--image", "host", "--memory", "8G", "--mount", &mount],
+            };
+            self.admin(&[&["sandbox", "create", "bench"], made].concat())?;
             self.admin(&["sandbox", "start", "bench"])?;
             let key = self.path("id.pub").display().to_string();
             self.admin(&["key", "add", "bench", &key, "--sandbox", "bench"])?;
@@ -155,6 +189,8 @@ impl Side {
         let value: serde_json::Value = serde_json::from_str(&text).context("sandbox inspect --json")?;
         match find_pid(&value) {
             Some(pid) => self.account.follow(pid),
+            // Somebody else's process.
+            None if self.link.is_some() => Ok(()),
             None => bail!("sandbox inspect names no process: {text}"),
         }
     }
@@ -175,29 +211,42 @@ impl Side {
 
     /// The stock client, ready for this side; add options, then the command.
     pub fn ssh(&self, options: &[&str]) -> Command {
-        let mut command = Command::new("ssh");
-        command.args(["-F", "none", "-p", &self.port.to_string(), "-i"]).arg(self.path("id"));
-        for option in [
-            "IdentitiesOnly=yes",
-            "IdentityAgent=none",
-            "BatchMode=yes",
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "GlobalKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
-            "PreferredAuthentications=publickey",
-            // Newer clients hide the timing of keys by sending them at fixed intervals; that is not the server's delay.
-            "IgnoreUnknown=ObscureKeystrokeTiming",
-            "ObscureKeystrokeTiming=no",
-        ]
-        .iter()
-        .chain(&PINNED)
-        {
-            command.args(["-o", option]);
-        }
-        command.args(options).arg(format!("{}@127.0.0.1", self.login()));
+        let mut command = self.client("ssh", "-p");
+        command.args(options).arg(self.destination());
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Another program of the stock client with the options for this side; the port's letter differs among them.
+    pub fn client(&self, program: &str, port: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-F", "none", port, &self.port.to_string(), "-i"]).arg(self.path("id"));
+        for option in OPTIONS.iter().chain(&PINNED) {
+            command.args(["-o", option]);
+        }
+        command
+    }
+
+    /// A program that is `ssh` with the options for this side, for those that start it themselves.
+    pub fn ssh_program(&self) -> Result<PathBuf> {
+        let command = self.client("ssh", "-p");
+        let words = command.get_args().map(|word| format!(" '{}'", word.to_string_lossy()));
+        self.write("ssh", &format!("#!/bin/sh\nexec ssh{} \"$@\"\n", words.collect::<String>()))?;
+        fs::set_permissions(self.path("ssh"), fs::Permissions::from_mode(0o755))?;
+        Ok(self.path("ssh"))
+    }
+
+    /// A path in the shared directory as this side's server sees it.
+    pub fn sees(&self, path: &Path) -> PathBuf {
+        match (self.kind, path.strip_prefix(&self.shared)) {
+            (Kind::Sandgate, Ok(inside)) => Path::new(SHARED).join(inside),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// The account and the host.
+    pub fn destination(&self) -> String {
+        format!("{}@127.0.0.1", self.login())
     }
 
     fn login(&self) -> String {
@@ -282,7 +331,8 @@ fn answers(port: u16) -> bool {
     stream.read_exact(&mut start).is_ok() && &start == b"SSH-"
 }
 
-fn free_port() -> Result<u16> {
+/// A TCP port of loopback that nobody uses now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 

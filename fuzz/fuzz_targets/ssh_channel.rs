@@ -128,8 +128,8 @@ fuzz_target!(|data: &[u8]| {
                 Taken::Eof | Taken::Pending | Taken::Reset => {}
             }),
             16 => id.into_iter().for_each(|id| {
-                let _ = pair.server.fill(id, StreamKind::Stdout, usize::from(*value), |packet| Ok(packet.len()));
-                let _ = pair.server.fill(id, StreamKind::Stderr, usize::from(*value), |packet| Ok(packet.len()));
+                let _ = pair.server.fill(id, StreamKind::Stdout, usize::from(*value), |packets| Ok(packets.iter().map(|p| p.len()).sum()));
+                let _ = pair.server.fill(id, StreamKind::Stderr, usize::from(*value), |packets| Ok(packets.iter().map(|p| p.len()).sum()));
             }),
             17 => id.into_iter().for_each(|id| pair.server.eof(id)),
             18 => id.into_iter().for_each(|id| pair.server.close(id)),

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sandgate_wire::STREAM_WINDOW;
+use sandgate_wire::{CAP_PING, STREAM_WINDOW};
 use sandgate_wire::frame::Kind;
 use sandgate_wire::message::{CloseReason, Exit, Hello, Open, Opened, Reason, Size};
 use sandgate_wire::mux::{Event, Mux, Role};
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn pair() -> (Mux, Mux) {
-    (Mux::new(Role::Host, Hello::new("h", 0)), Mux::new(Role::Agent, Hello::new("a", 1)))
+    (Mux::new(Role::Host, Hello::new("h", CAP_PING)), Mux::new(Role::Agent, Hello::new("a", 1 | CAP_PING)))
 }
 
 fn carry(from: &mut Mux, to: &mut Mux, n: usize) {
@@ -37,7 +37,7 @@ fn honest(ops: &[u8]) {
     for op in ops.chunks_exact(3) {
         let id = u32::from(op[1] % 5);
         let n = usize::from(op[2]) * 300;
-        match op[0] % 14 {
+        match op[0] % 16 {
             0 if h.stream_count() < 8 => drop(h.open(&Open::Info)),
             1 => drop(h.send_data(id, Kind::Stdin, &chunk[..n.min(40_000)])),
             2 => drop(a.send_data(id, Kind::Stdout, &chunk[..n.min(40_000)])),
@@ -51,6 +51,8 @@ fn honest(ops: &[u8]) {
             10 => h.send_eof(id),
             11 => h.send_resize(id, Size::default()),
             12 => carry(&mut h, &mut a, n * 8),
+            13 if h.output().len() < MAX_OUTPUT / 2 => drop(h.ping(u32::from(op[2]))),
+            14 if a.output().len() < MAX_OUTPUT / 2 => drop(a.ping(0)),
             _ => carry(&mut a, &mut h, n * 8),
         }
         while let Some(event) = a.poll_event() {
@@ -58,7 +60,7 @@ fn honest(ops: &[u8]) {
                 if id % 4 == 0 {
                     a.refuse(id, Reason::TooMany, "no");
                 } else {
-                    a.opened(id, &Opened::Exec { passed_stdio: false });
+                    a.opened(id, &Opened::Exec { passed_stdio: false, own: false });
                 }
             }
         }
@@ -74,11 +76,11 @@ fn honest(ops: &[u8]) {
 /// A valid beginning, then frames made from the input with plausible headers.
 fn frames(ops: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     ops.chunks(12).map(|op| {
-        let kind = Kind::from_u8(op[0] % 18).unwrap_or(Kind::Eof);
+        let kind = Kind::from_u8(op[0] % 20).unwrap_or(Kind::Eof);
         let payload = op.get(2..).unwrap_or_default();
         let len = payload.len().min(kind.max_payload());
         let mut out = u32::from(op.get(1).copied().unwrap_or(1) % 4).to_be_bytes().to_vec();
-        out.push(op[0] % 18);
+        out.push(op[0] % 20);
         out.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes()[1..]);
         out.extend_from_slice(&payload[..len]);
         out
@@ -91,7 +93,7 @@ fn hostile(ops: &[u8]) {
         h.open(&Open::Info).unwrap();
     }
     carry(&mut h, &mut a, usize::MAX);
-    a.opened(1, &Opened::Exec { passed_stdio: false });
+    a.opened(1, &Opened::Exec { passed_stdio: false, own: false });
     carry(&mut a, &mut h, usize::MAX);
     let (mut h_ok, mut a_ok) = (true, true);
     for frame in frames(ops) {
@@ -105,7 +107,7 @@ fn hostile(ops: &[u8]) {
 
 fn hostile_relay(ops: &[u8]) {
     let mut relay = Relay::new("r");
-    let agent = Mux::new(Role::Agent, Hello::new("a", 1));
+    let agent = Mux::new(Role::Agent, Hello::new("a", 1 | CAP_PING));
     relay.trunk_input(agent.output()).unwrap();
     let conns = [relay.accept().unwrap(), relay.accept().unwrap()];
     for id in conns {
@@ -126,6 +128,12 @@ fn hostile_relay(ops: &[u8]) {
                     relay.conn_closed(conns[n - 1]);
                 }
             }
+        }
+        if i % 64 == 63 {
+            relay.ping(0);
+        }
+        if i % 512 == 511 {
+            relay.agent_is_silent("silent");
         }
         while relay.poll_ready().is_some() {}
         relay.consume_trunk_output(usize::MAX);

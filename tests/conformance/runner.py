@@ -5,6 +5,9 @@ The scripts come from Debian's `openssh-tests`; the client programs are the stoc
 sshd: it turns the sshd_config that a script wrote into the gateway's TOML, starts a gateway with a sandbox whose
 name is the login name, and either listens (`sshd -f`) or relays one connection (`sshd -i`).
 
+The scripts that copy files run a second time without a gateway, with `sandgate-sftp-server` and `sandgate-scp` in place of
+OpenSSH's programs.
+
 `scripts.tsv` lists every script with what is expected of it. The exit status is 1 when a script that should pass
 fails, when a script is not listed, or when one that is listed as failing passes (the list must then be corrected).
 
@@ -31,17 +34,22 @@ ROOT = HERE.parent.parent
 REGRESS = pathlib.Path("/usr/lib/openssh/regress")
 # The shared objects of the regress suite that scripts expect beside their scratch files.
 OBJ_FILES = ["netcat", "mkdtemp", "modpipe", "setuid-allowed", "check-perm"]
+# The file servers that also exist without a gateway.
+PROGRAMS = ["sandgate-sftp-server", "sandgate-scp"]
 KEY_TYPES = ["ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384",
              "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com", "ssh-rsa", "ssh-dss"]
+# Scripts that forward connections between ports of one machine: their sandbox has the network of the machine.
+ONE_NETWORK = {"agent", "connection-timeout", "dynamic-forward", "forward-control", "forwarding", "multiplex"}
 # A script that takes longer than this is stuck; the longest with real sshd (rekey) needs about two minutes.
 DEFAULT_LIMIT = 420
 
 
 class Row:
-    """One line of scripts.tsv: the script, what is expected of it, and why."""
+    """One line of scripts.tsv: the script, what it is run against ("gateway" or "program"), what is expected, and why."""
 
     def __init__(self, name, expect, note):
-        self.name, self.expect, self.note = name, expect, note
+        self.name, _, way = name.partition("@")
+        self.way, self.expect, self.note = way or "gateway", expect, note
         self.result = "n/a" if expect == "n/a" else "not run"
         self.seconds = None
         self.detail = ""
@@ -52,6 +60,12 @@ class Row:
         if self.expect == "pass":
             return self.result == "pass"
         return self.result == "fail"  # known failure: a pass must be noticed
+
+    def log_name(self):
+        return f"{self.name}.log" if self.way == "gateway" else f"{self.name}.{self.way}.log"
+
+    def copies_files(self):
+        return self.name.startswith(("scp", "sftp"))
 
 
 def read_rows():
@@ -69,6 +83,10 @@ def unlisted(rows):
     helpers = {"test-exec", "sshd-log-wrapper", "scp-ssh-wrapper", "ssh2putty", "valgrind-unit"}
     known = {r.name for r in rows} | helpers
     return sorted(p.stem for p in REGRESS.glob("*.sh") if p.stem not in known)
+
+
+def in_user_namespace():
+    return pathlib.Path("/proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]
 
 
 def free_port_block(index):
@@ -103,7 +121,11 @@ class Run:
         self.keys = work / "keys"
         self.lock = threading.Lock()
 
-    def environment(self, name, obj, state, port):
+    def ours(self, program):
+        """A program of the release build, beside the gateway's."""
+        return pathlib.Path(self.args.binary).parent / program
+
+    def environment(self, row, obj, state, port):
         env = dict(os.environ)
         env.pop("SSH_AUTH_SOCK", None)
         env.update(
@@ -111,18 +133,28 @@ class Run:
             TEST_SSH_IPV6="yes", TEST_SSH_ECC="yes", TEST_SSH_SFTPSERVER="/usr/lib/openssh/sftp-server",
             TEST_SSH_PLINK="plink", TEST_SSH_PUTTYGEN="puttygen", TEST_SSH_CONCH="conch3",
             SUDO="", PATH=f"{HERE}/bin/tools:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            SG_STATE=str(state), SG_OBJ=str(obj), SG_LOGIN=self.args.login, SG_SCRIPT=name,
+            SG_STATE=str(state), SG_OBJ=str(obj), SG_LOGIN=self.args.login,
         )
         if os.geteuid() == 0:
             env["LOGNAME"] = env["USER"] = "root"
-        if self.args.server == "sandgate":
+        if self.args.server == "sandgate" and row.copies_files():
+            env["TEST_SSH_SCP"] = str(HERE / "bin/files/scp")
+        if self.args.server == "sandgate" and row.way == "gateway":
             env.update(
                 TEST_SSH_SSH=str(HERE / "bin/ssh"), TEST_SSH_SSHD=str(HERE / "bin/sshd"),
-                SG_BINARY=self.args.binary, SG_OFFER=str(self.work / "offer"),
-                SG_HOSTKEY_TYPES=" ".join(self.host_key_types()),
+                TEST_SSH_SFTPSERVER=str(HERE / "bin/files/sftp-server"), SG_BINARY=self.args.binary,
+                SG_OFFER=str(self.work / "offer"), SG_HOSTKEY_TYPES=" ".join(self.host_key_types()),
             )
+            if row.name in ONE_NETWORK:
+                env["SG_NETWORK"] = "host"
         else:
             env.update(TEST_SSH_SSH="/usr/bin/ssh", TEST_SSH_SSHD="/usr/sbin/sshd")
+        if self.args.server == "sandgate" and row.way == "program":
+            # The variable also has to reach what the real sshd starts.
+            env.update(
+                TEST_SSH_SFTPSERVER=str(self.ours(PROGRAMS[0])), SG_SCP=str(self.ours(PROGRAMS[1])),
+                TEST_SSH_SSH_CONFOPTS="SendEnv SG_SCP", TEST_SSH_SSHD_CONFOPTS="AcceptEnv SG_SCP",
+            )
         return env
 
     def host_key_types(self):
@@ -134,9 +166,10 @@ class Run:
         # In the order of the offer: hostkey-rotate takes the first for the one that a client knows already.
         return list(dict.fromkeys("ssh-rsa" if n.startswith("rsa-sha2-") else n for n in names))
 
-    def script_for(self, name, obj):
+    def script_for(self, row, obj):
         """The script as shipped, or a copy with the edit kept in `edits/`."""
-        edit = HERE / "edits" / f"{name}.sed"
+        name = row.name
+        edit = HERE / "edits" / (f"{name}.sed" if row.way == "gateway" else f"{name}.{row.way}.sed")
         if self.args.server != "sandgate" or not edit.exists():
             return REGRESS / f"{name}.sh"
         src = obj / "src"
@@ -164,14 +197,16 @@ class Run:
                 (obj / key.name).chmod(0o600)
         # The guest's root is an unprivileged user of the host; scripts write into this directory from inside.
         obj.chmod(0o777)
-        script = self.script_for(row.name, obj)
-        env = self.environment(row.name, obj, state, free_port_block(index))
-        log = self.work / f"{row.name}.log"
+        command = ["sh", str(REGRESS / "test-exec.sh"), str(obj), str(self.script_for(row, obj))]
+        through_gateway = self.args.server == "sandgate" and row.way == "gateway"
+        if through_gateway and row.copies_files() and os.geteuid() == 0 and not in_user_namespace():
+            command.insert(0, str(HERE / "bin/own-ids"))
+        env = self.environment(row, obj, state, free_port_block(index))
+        log = self.work / row.log_name()
         began = time.monotonic()
         with open(log, "wb") as out:
-            process = subprocess.Popen(["sh", str(REGRESS / "test-exec.sh"), str(obj), str(script)], env=env, cwd=obj,
-                                       stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                       start_new_session=True, umask=0)
+            process = subprocess.Popen(command, env=env, cwd=obj, stdin=subprocess.DEVNULL, stdout=out,
+                                       stderr=subprocess.STDOUT, start_new_session=True, umask=0)
             try:
                 code = process.wait(timeout=self.args.limit)
             except subprocess.TimeoutExpired:
@@ -189,17 +224,18 @@ class Run:
             except ProcessLookupError:
                 pass
             process.wait()
-        if self.args.server == "sandgate":
+        if through_gateway:
             subprocess.run([str(HERE / "bin/sshd"), "--cleanup"], env=env, check=False)
-        self.judge(row, code, log, state)
+        self.judge(row, code, log, state, through_gateway)
         with self.lock:
             shown = row.result if row.ok() else f"{row.result.upper()} (expected {row.expect})"
-            print(f"{row.name:24} {shown:10} {row.seconds:6.1f} s  {row.detail}", flush=True)
+            way = "" if row.way == "gateway" else f"[{row.way}] "
+            print(f"{row.name:24} {shown:10} {row.seconds:6.1f} s  {way}{row.detail}", flush=True)
         if row.result == "pass" and not self.args.keep:
             shutil.rmtree(obj, ignore_errors=True)
             shutil.rmtree(state, ignore_errors=True)
 
-    def judge(self, row, code, log, state):
+    def judge(self, row, code, log, state, through_gateway):
         # The scratch directory has another name in every run; the table must not change for that.
         text = re.sub(rf"{re.escape(str(self.work))}/o\d+", "$OBJ", log.read_text(errors="replace"))
         skipped = re.search(r"^(SKIPPED: .*|.*(?:not enabled|skipped).*)$", text, re.M)
@@ -213,6 +249,8 @@ class Run:
             row.result, row.detail = "skipped", skipped.group(1)
         else:
             row.result = "pass"
+        if row.result == "pass" and through_gateway and not any(state.glob("*/pid")):
+            row.result, row.detail = "fail", "it never reached a gateway"
         if ignored.exists() and row.result != "pass":
             row.detail += " [no equivalent: " + ", ".join(sorted(set(ignored.read_text().split()))) + "]"
 
@@ -238,6 +276,16 @@ def offer_lines(work):
     return lines
 
 
+def table(rows):
+    lines = ["| script | result | note |", "| --- | --- | --- |"]
+    for row in sorted(rows, key=lambda r: r.name):
+        note = row.note
+        if row.result not in ("pass", "n/a") and row.detail:
+            note = f"{note} ({row.detail})" if note else row.detail
+        lines.append(f"| {row.name} | {row.result} | {note.replace('|', chr(92) + '|')} |")
+    return lines
+
+
 def write_table(rows, path, work):
     passed = sum(r.result == "pass" for r in rows)
     failed = sum(r.result not in ("pass", "n/a") for r in rows)
@@ -251,19 +299,22 @@ def write_table(rows, path, work):
         f"* result: {passed} pass, {failed} fail, {na} cannot apply", "",
         "Loops over algorithms (`ssh -Q`) go over what both sides have. The gateway, with `[ssh] compat = true`, offered:", "",
         *offer_lines(work), "",
-        "| script | result | note |", "| --- | --- | --- |",
+        "## Through the gateway", "",
+        "The scripts that start an `sftp-server` beside the client (`sftp -D`, `scp -D`) get a program that logs in to the gateway",
+        "and asks for its `sftp` subsystem; those that start the far end of `scp -O` themselves get one that runs it there.", "",
+        *table([r for r in rows if r.way == "gateway"]), "",
+        "## The stand-alone programs", "",
+        "The same scripts without a gateway: `sandgate-sftp-server` and `sandgate-scp` in place of OpenSSH's programs, with",
+        "OpenSSH's sshd where a script needs one.", "",
+        *table([r for r in rows if r.way == "program"]),
     ]
-    for row in sorted(rows, key=lambda r: r.name):
-        note = row.note
-        if row.result not in ("pass", "n/a") and row.detail:
-            note = f"{note} ({row.detail})" if note else row.detail
-        out.append(f"| {row.name} | {row.result} | {note.replace('|', chr(92) + '|')} |")
     path.write_text("\n".join(out) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scripts", nargs="*", help="only these scripts (the table is then not written)")
+    parser.add_argument("--way", choices=["gateway", "program"], help="only the gateway, or only the stand-alone programs")
     parser.add_argument("--server", choices=["sandgate", "sshd"], default="sandgate")
     parser.add_argument("--binary", default=str(ROOT / "target/release/sandgate"))
     parser.add_argument("--jobs", type=int, default=4, help="scripts at once; most of them sleep")
@@ -278,9 +329,16 @@ def main():
         return 77
     rows = read_rows()
     missing = unlisted(rows)
-    chosen = [r for r in rows if not args.scripts or r.name in args.scripts]
+    if args.server == "sshd":
+        args.way = "gateway"  # there is one way to run the real sshd
+    chosen = [r for r in rows if (not args.scripts or r.name in args.scripts) and args.way in (None, r.way)]
     runnable = [r for r in chosen if r.expect != "n/a" or args.all or args.scripts]
-    if args.server == "sshd" and os.geteuid() == 0:
+    alone = any(r.way == "program" for r in runnable)
+    for program in (pathlib.Path(args.binary).parent / name for name in PROGRAMS if alone):
+        if not program.exists():
+            print(f"conformance: {program} is missing; make build makes it", file=sys.stderr)
+            return 1
+    if (args.server == "sshd" or alone) and os.geteuid() == 0:
         os.makedirs("/run/sshd", exist_ok=True)
 
     work = pathlib.Path(tempfile.mkdtemp(prefix="sgc-", dir="/tmp"))
@@ -291,17 +349,17 @@ def main():
         make_keys(run.keys)
         if args.server == "sandgate":
             probe = subprocess.run([str(HERE / "bin/sshd"), "--probe-offer", str(work / "offer")], check=False,
-                                   env=run.environment("probe", work, work / "probe.d", free_port_block(0)))
+                                   env=run.environment(Row("probe", "pass", ""), work, work / "probe.d", free_port_block(0)))
             if probe.returncode != 0:
                 failed_early = "the gateway could not be started for the first probe"
         if failed_early is None:
             # Long ones first, so that the last worker does not start rekey when the others are done.
-            long_first = {"rekey": 0, "multiplex": 1, "exit-status": 2, "integrity": 3, "connection-timeout": 4}
+            long_first = {"rekey": 0, "multiplex": 1, "exit-status": 2, "sftp": 3, "integrity": 4, "connection-timeout": 5}
             order = sorted(enumerate(runnable), key=lambda p: (long_first.get(p[1].name, 9), p[0]))
             with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
                 for future in [pool.submit(run.one, row, index) for index, row in order]:
                     future.result()
-            if args.server == "sandgate" and not args.scripts and not args.all:
+            if args.server == "sandgate" and not args.scripts and not args.all and not args.way:
                 write_table(rows, ROOT / "docs/conformance.md", work)
     finally:
         wrong = [r for r in runnable if not r.ok()]

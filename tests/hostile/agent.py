@@ -16,6 +16,9 @@ import time
 
 MODE = os.environ.get("HOSTILE", "")
 HELLO, OPEN, OPENED, REFUSED, STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, EXIT, CREDIT, CLOSE, READER_GONE = range(1, 15)
+INCOMING, PING, PONG = 16, 17, 18
+# Types of a request.
+EXEC, INFO, DIAL, LISTEN, ACCEPT = 1, 2, 4, 5, 6
 
 
 def listener():
@@ -61,9 +64,14 @@ def read_frame(link):
     return stream, kind, read_exactly(link, int.from_bytes(header[5:], "big"))
 
 
+def opened_exec(stream, passed=0):
+    """The yes to a process: its type, whether it runs on the pipes that were passed, whether it is a file server of the agent."""
+    return frame(stream, OPENED, bytes([1, passed, 0]))
+
+
 def misbehave(link, stream):
     """What happens once the gateway has asked for a process."""
-    opened = frame(stream, OPENED, b"\x01\x00")
+    opened = opened_exec(stream)
     exit_zero = frame(stream, EXIT, b"\x00" + struct.pack(">I", 0))
     if MODE == "exec-silence":
         time.sleep(3600)
@@ -94,7 +102,7 @@ def misbehave(link, stream):
         time.sleep(3600)
     elif MODE == "exec-other-streams":
         for other in range(stream + 1, stream + 20000):
-            link.sendall(frame(other, OPENED, b"\x01\x00") + frame(other, STDOUT, b"x" * 100))
+            link.sendall(opened_exec(other) + frame(other, STDOUT, b"x" * 100))
     elif MODE == "exec-huge-length":
         link.sendall(opened + struct.pack(">IB", stream, STDOUT) + b"\xff\xff\xff")
         while True:
@@ -112,15 +120,15 @@ def misbehave(link, stream):
         link.close()
     elif MODE == "exec-pass-unasked" or MODE == "exec-pass-hold":
         # "It runs on the pipes that you passed": there are none in the first case, and nothing ever ends in the second.
-        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        link.sendall(opened_exec(stream, passed=1))
         time.sleep(3600)
     elif MODE == "exec-pass-drop":
-        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        link.sendall(opened_exec(stream, passed=1))
         for descriptor in PASSED:
             os.close(descriptor)
         time.sleep(3600)
     elif MODE == "exec-pass-flood":
-        link.sendall(frame(stream, OPENED, b"\x01\x01"))
+        link.sendall(opened_exec(stream, passed=1))
         while True:
             for descriptor in PASSED:
                 try:
@@ -128,6 +136,18 @@ def misbehave(link, stream):
                 except OSError:
                     pass
             link.sendall(frame(stream, STDOUT, b"beside the pipe"))
+    elif MODE == "exec-ping-flood":
+        # It never reads the answers.
+        link.sendall(opened)
+        while True:
+            link.sendall(frame(0, PING, b"\0\0\0\1") * 1000)
+    elif MODE == "exec-pong-flood":
+        link.sendall(opened)
+        while True:
+            link.sendall(frame(0, PONG) * 1000)
+    elif MODE == "exec-ping-on-a-stream":
+        link.sendall(opened + frame(stream, PING, b"\0\0\0\1"))
+        time.sleep(3600)
     elif MODE == "exec-random":
         link.sendall(opened)
         generator = random.Random(7)
@@ -137,6 +157,54 @@ def misbehave(link, stream):
                                generator.randbytes(generator.choice([0, 1, 4, 5, 16, 64, 300]))))
     else:
         raise SystemExit("no such mode: " + MODE)
+
+
+def incoming(stream, number):
+    """Somebody has connected."""
+    return frame(stream, INCOMING, struct.pack(">QBI", number, 1, 9) + b"127.0.0.1" + struct.pack(">H", 4))
+
+
+def misbehave_forwarding(link, stream, asked):
+    """What happens once the gateway wants to connect or to listen. Processes start and are silent."""
+    listening = frame(stream, OPENED, b"\x05" + struct.pack(">HI", 4000, 0))
+    connected = frame(stream, OPENED, bytes([asked, 0]))
+    if asked == EXEC:
+        link.sendall(opened_exec(stream))
+    elif asked == DIAL:
+        if MODE == "forward-flood":
+            link.sendall(connected)
+            while True:
+                link.sendall(frame(stream, STDOUT, b"x" * 200000))
+        elif MODE == "forward-wrong-answer":
+            link.sendall(listening)
+        elif MODE == "forward-terminal-text":
+            text = b"\x1b]0;owned\x07\x1b[31mred\r\nroot# " * 10
+            link.sendall(frame(stream, REFUSED, b"\0\x0b" + struct.pack(">I", len(text)) + text))
+        elif MODE == "forward-exit":
+            link.sendall(connected + frame(stream, EXIT, b"\x00" + struct.pack(">I", 0)) + frame(stream, STDOUT, b"late") * 100)
+    elif asked == LISTEN:
+        if MODE == "forward-wrong-answer":
+            link.sendall(connected)
+        elif MODE == "forward-terminal-text":
+            link.sendall(frame(stream, OPENED, b"\x05" + struct.pack(">HI", 0, 12) + b"/\x1b[31m/../../"))
+        elif MODE == "forward-twice":
+            link.sendall(listening + incoming(stream, 7) * 1000)
+        elif MODE == "forward-data":
+            link.sendall(listening + frame(stream, STDOUT, b"data") * 1000 + frame(stream, EXIT, b"\x00" + struct.pack(">I", 0)))
+        elif MODE == "forward-crowd":
+            # More come than anybody can take, and what it is told of them is never read.
+            link.sendall(listening)
+            number = 1
+            while True:
+                link.sendall(b"".join(incoming(stream, number + i) for i in range(500)))
+                number += 500
+        else:
+            link.sendall(listening + b"".join(incoming(stream, i) for i in range(1, 100)))
+    elif asked == ACCEPT:
+        link.sendall(connected)
+        while MODE == "forward-flood":
+            link.sendall(frame(stream, STDOUT, b"x" * 200000))
+    time.sleep(3600)
 
 
 def serve(link):
@@ -160,11 +228,17 @@ def serve(link):
                 link.sendall(hello() * 100)
         # With the lowest bit the gateway passes pipes along.
         capabilities = 1 if MODE.startswith("exec-pass") and MODE != "exec-pass-unasked" else 0
+        if "-ping" in MODE or "-pong" in MODE:
+            capabilities = 16
+        if MODE.startswith("forward"):
+            capabilities = 12
         link.sendall(hello(capabilities))
         while True:
             stream, kind, payload = read_frame(link)
-            if kind == OPEN and payload[:1] == b"\x02":
+            if kind == OPEN and payload[0] == INFO:
                 link.sendall(frame(stream, OPENED, b"\x02" + struct.pack(">III", 1, 0, 0)))
+            elif kind == OPEN and MODE.startswith("forward"):
+                misbehave_forwarding(link, stream, payload[0])
             elif kind == OPEN:
                 misbehave(link, stream)
     except (EOFError, OSError):

@@ -22,6 +22,10 @@ pub struct Gateway {
     data_dir: PathBuf,
     /// Another guest agent than the usual one; takes effect with [`Gateway::start_again`], for sandboxes that are started then.
     pub agent: Option<PathBuf>,
+    /// Another level of the log than the usual one; takes effect with [`Gateway::start_again`].
+    pub log_level: Option<&'static str>,
+    /// Another form of the log than the usual one; takes effect with [`Gateway::start_again`].
+    pub log_format: Option<&'static str>,
     /// SSH port on 127.0.0.1.
     pub port: u16,
     /// HTTP port on 127.0.0.1.
@@ -52,6 +56,8 @@ impl Gateway {
             process: None,
             data_dir: data_dir.to_owned(),
             agent: None,
+            log_level: None,
+            log_format: None,
             port,
             http_port,
             starts: 0,
@@ -81,6 +87,12 @@ impl Gateway {
             .stderr(log);
         if let Some(agent) = &self.agent {
             command.arg("--agent").arg(agent);
+        }
+        if let Some(level) = self.log_level {
+            command.args(["--log-level", level]);
+        }
+        if let Some(format) = self.log_format {
+            command.args(["--log-format", format]);
         }
         self.process = Some(Guard::spawn(&mut command));
         let port = self.port;
@@ -251,6 +263,7 @@ fn config(options: &Options) -> String {
     let mut text = String::new();
     writeln!(text, "[session]\naccept_env = {:?}", options.accept_env).unwrap();
     writeln!(text, "[ssh]\ncompat = false").unwrap();
+    writeln!(text, "stream_local_bind_unlink = {}", options.stream_local_bind_unlink).unwrap();
     if let Some(bytes) = options.rekey_bytes {
         writeln!(text, "rekey_bytes = {bytes}").unwrap();
     }

@@ -20,12 +20,20 @@
     reason = "a test harness reports by panicking"
 )]
 
+pub mod agent;
 pub mod client;
 pub mod data;
+pub mod engine;
+pub mod files;
+pub mod foreign;
+pub mod forward;
 pub mod gateway;
+pub mod machine;
 pub mod paths;
 pub mod process;
 pub mod raw;
+pub mod rootfs;
+pub mod sftp;
 pub mod skip;
 pub mod sshd;
 pub mod target;

@@ -18,7 +18,7 @@ pub struct Sshd {
 impl Sshd {
     /// Starts it with its files in `dir`; `dir/id.pub` may log in as root.
     ///
-    /// Forwarding, X11 and subsystems are off, as the gateway refuses them.
+    /// It forwards all but X11, and that if asked for. The one subsystem is the program `sftp-server`.
     ///
     /// # Panics
     /// When it does not listen within a few seconds; the panic carries its log.
@@ -31,13 +31,17 @@ impl Sshd {
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/id.pub\n\
              StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPidFile none\nMaxSessions 300\nMaxStartups 3000\nPrintMotd no\n\
-             PrintLastLog no\nX11Forwarding no\nAllowTcpForwarding no\nAllowStreamLocalForwarding no\n\
-             AllowAgentForwarding no\nLogLevel VERBOSE\n",
+             PrintLastLog no\n\
+             LogLevel VERBOSE\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
             dir = dir.display()
         );
         writeln!(config, "AcceptEnv {}", options.accept_env.join(" ")).unwrap();
         if let Some(seconds) = options.keepalive_seconds {
             writeln!(config, "ClientAliveInterval {seconds}\nClientAliveCountMax 3").unwrap();
+        }
+        writeln!(config, "X11Forwarding {}", if options.x11 { "yes" } else { "no" }).unwrap();
+        if options.stream_local_bind_unlink {
+            writeln!(config, "StreamLocalBindUnlink yes").unwrap();
         }
         if let Some(bytes) = options.rekey_bytes {
             writeln!(config, "RekeyLimit {bytes}").unwrap();

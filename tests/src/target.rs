@@ -41,6 +41,10 @@ pub struct Options {
     pub login_grace_seconds: Option<u32>,
     /// Whether failed logins slow their source down; most tests share one address and turn it off.
     pub source_penalties: bool,
+    /// Whether a file at the path of a forwarded socket is removed first.
+    pub stream_local_bind_unlink: bool,
+    /// Whether sshd forwards X11; the gateway always does.
+    pub x11: bool,
     /// More `[section]` tables for the gateway's configuration.
     pub extra_toml: String,
     /// More arguments for `sandbox create`.
@@ -55,6 +59,8 @@ impl Default for Options {
             rekey_bytes: None,
             login_grace_seconds: None,
             source_penalties: false,
+            stream_local_bind_unlink: false,
+            x11: false,
             extra_toml: String::new(),
             create_args: Vec::new(),
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::process::Guard;
 
@@ -80,6 +80,16 @@ impl Terminal {
         let before = String::from_utf8_lossy(&fresh[..at]).into_owned();
         self.seen += at + text.len();
         before
+    }
+
+    /// Waits until the terminal sends no signals for keys, as while it shows a remote one. A line editor leaves that on.
+    ///
+    /// # Panics
+    /// When that does not come within 20 s.
+    #[track_caller]
+    pub fn wait_for_raw(&self) {
+        let raw = || !tcgetattr(&self.master).unwrap().local_modes.contains(LocalModes::ISIG);
+        assert!(crate::wait::until(Duration::from_secs(20), raw), "not raw; screen: {}", self.screen());
     }
 
     /// Changes the window size; the program gets SIGWINCH.

@@ -1,11 +1,12 @@
 //! From a request to a program: login, shell, environment, directory, arguments. Pure but for looking at files.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use sandgate_wire::message::{Exec, Program, Reason};
+use sandgate_wire::message::{Exec, FileProtocol, Files, Program, Reason};
 
+use crate::own;
 use crate::sys::{self, Chdir, Failure};
 use crate::users::{Creds, Database, User};
 
@@ -27,13 +28,15 @@ pub struct Base {
     pub env: Vec<Var>,
     /// The agent's effective user.
     pub uid: u32,
+    /// The agent's own file.
+    pub exe: OsString,
 }
 
 impl Base {
     /// From the agent's own process.
     pub fn from_process() -> Self {
         let env = std::env::vars_os().map(|(k, v)| (k.into_vec(), v.into_vec())).collect();
-        Self { env, uid: rustix::process::geteuid().as_raw() }
+        Self { env, uid: rustix::process::geteuid().as_raw(), exe: own::exe() }
     }
 }
 
@@ -53,6 +56,8 @@ pub struct Launch {
     pub chdirs: Vec<Chdir>,
     /// What to say when nothing can be executed.
     pub failure: Failure,
+    /// It is one of the agent's own file servers.
+    pub own: bool,
 }
 
 /// A request that cannot be served, with the text for its sender.
@@ -74,7 +79,24 @@ impl Refusal {
 
 /// Works out what to run. `tty` is the terminal's path, when there is one.
 pub fn prepare(base: &Base, exec: &Exec, db: &Database, tty: Option<&[u8]>) -> Result<Launch, Refusal> {
-    let user = match &exec.user {
+    let user = login(base, exec.user.as_deref(), db)?;
+    let shell = find_shell(&user.shell);
+    let env = environment(base, exec, &user, shell.as_deref(), tty);
+    let files = own_server(exec, shell.as_deref(), &env)?;
+    let (programs, argv, failure) = match &files {
+        Some(files) => server(files, &base.exe)?,
+        None => program(exec, shell, &env)?,
+    };
+    let envp =
+        env.into_iter().map(|(k, v)| c_string([&k[..], b"=", &v].concat())).collect::<Result<_, _>>()?;
+    let chdirs = directories(exec, &user)?;
+    let creds = (base.uid == 0).then(|| user.creds.clone());
+    Ok(Launch { user, creds, programs, argv, envp, chdirs, failure, own: files.is_some() })
+}
+
+/// The login of a request; without a name the agent's own.
+pub fn login(base: &Base, user: Option<&[u8]>, db: &Database) -> Result<User, Refusal> {
+    let user = match user {
         None => db.by_uid(base.uid),
         Some(name) => db.find(name).ok_or_else(|| {
             Refusal::new(
@@ -91,14 +113,33 @@ pub fn prepare(base: &Base, exec: &Exec, db: &Database, tty: Option<&[u8]>) -> R
         );
         return Err(Refusal::new(Reason::NotPermitted, text));
     }
-    let shell = find_shell(&user.shell);
-    let env = environment(base, exec, &user, shell.as_deref(), tty);
-    let (programs, argv, failure) = program(exec, shell, &env)?;
-    let envp =
-        env.into_iter().map(|(k, v)| c_string([&k[..], b"=", &v].concat())).collect::<Result<_, _>>()?;
-    let chdirs = directories(exec, &user)?;
-    let creds = (base.uid == 0).then(|| user.creds.clone());
-    Ok(Launch { user, creds, programs, argv, envp, chdirs, failure })
+    Ok(user)
+}
+
+/// The file server to run: the one that was asked for, or that of scp when the image has no scp to run.
+fn own_server(exec: &Exec, shell: Option<&[u8]>, env: &[Var]) -> Result<Option<Files>, Refusal> {
+    match &exec.program {
+        Program::Files(files) => match &files.protocol {
+            FileProtocol::Scp(line) if !own::is_scp(line) => {
+                Err(Refusal::new(Reason::BadRequest, "this scp command needs a shell"))
+            }
+            _ => Ok(Some(files.clone())),
+        },
+        Program::Command(line) if exec.pty.is_none() && own::is_scp(line) => {
+            let has_scp = shell.is_some() && search(b"scp", env)?.iter().any(|path| sys::is_executable(path));
+            let protocol = FileProtocol::Scp(line.clone());
+            Ok((!has_scp).then_some(Files { protocol, root: None, read_only: false }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn server(files: &Files, exe: &OsStr) -> Result<Prepared, Refusal> {
+    let list = |words: Vec<Vec<u8>>| words.into_iter().map(c_string).collect::<Result<Vec<_>, _>>();
+    let argv = own::arguments(files);
+    let prefix = [b"sandgate: ", &argv[0][..], b": "].concat();
+    let failure = Failure { prefix, missing: b"the agent's own file is gone\n".to_vec() };
+    Ok((list(own::paths(exe))?, list(argv)?, failure))
 }
 
 fn c_string(bytes: Vec<u8>) -> Result<CString, Refusal> {
@@ -238,7 +279,11 @@ mod tests {
     use sandgate_wire::message::{Pty, Size};
 
     fn base() -> Base {
-        Base { env: vec![(b"IMAGE".to_vec(), b"1".to_vec()), (b"HOME".to_vec(), b"/wrong".to_vec())], uid: 0 }
+        Base {
+            env: vec![(b"IMAGE".to_vec(), b"1".to_vec()), (b"HOME".to_vec(), b"/wrong".to_vec())],
+            uid: 0,
+            exe: OsString::new(),
+        }
     }
 
     fn exec(program: Program) -> Exec {
@@ -317,7 +362,7 @@ mod tests {
 
     #[test]
     fn only_root_changes_users() {
-        let other = Base { env: Vec::new(), uid: 1000 };
+        let other = Base { env: Vec::new(), uid: 1000, exe: OsString::new() };
         let mut e = exec(Program::Shell);
         e.user = Some(b"0".to_vec());
         assert_eq!(

@@ -1,24 +1,27 @@
 //! One connection to the host: bytes and passed descriptors in, frames out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
-use sandgate_wire::CAP_PASS_STDIO;
 use sandgate_wire::message::Hello;
 use sandgate_wire::mux::{Mux, Role};
+use sandgate_wire::{CAP_DIAL, CAP_FILES, CAP_LISTEN, CAP_PASS_STDIO, CAP_PASS_TERMINAL, CAP_PING};
 
 /// Name and version in the hello.
 pub const SOFTWARE: &str = concat!("sandgate-agent ", env!("CARGO_PKG_VERSION"));
 
-/// What carries the bytes. Virtio sockets will be a third one.
+/// What carries the bytes.
 #[derive(Debug)]
 pub enum Transport {
     /// A Unix socket: one per channel, can pass descriptors.
     Socket(OwnedFd),
+    /// A vsock connection: one per channel.
+    Vsock(OwnedFd),
     /// The agent's own standard input and output: one for everything.
     Stdio {
         /// From the host.
@@ -43,34 +46,51 @@ pub struct Link {
     transport: Transport,
     /// Its protocol state.
     pub mux: Mux,
-    /// Streams and their sessions.
-    pub sessions: HashMap<u32, u64>,
-    /// Sessions that wait for room in the output. At most as many as there are sessions.
-    pub waiting: Vec<u64>,
+    /// Streams and what they stand for: a session, a dial, a connection or a listener.
+    pub streams: HashMap<u32, u64>,
+    /// Those that wait for room in the output. At most as many as there are streams, and some that have gone.
+    pub waiting: HashSet<u64>,
     /// Received descriptors that no request has claimed yet. At most three are kept.
     passed: Vec<OwnedFd>,
     /// Input that the protocol state did not take yet; nothing is read while there is some, so it is at most one read.
     backlog: Vec<u8>,
     /// The protocol was broken or refused: what is in the output is still tried, then the link ends.
     pub failed: bool,
+    /// When something last came from the host.
+    heard: Instant,
+    /// How long the host is never silent, as it has promised.
+    patience: Option<Duration>,
 }
 
 impl Link {
-    /// A link whose descriptors do not block.
-    pub fn new(transport: Transport) -> Self {
+    /// A link whose descriptors do not block. `more`: capabilities that are this agent's and not every agent's.
+    pub fn new(transport: Transport, more: u64) -> Self {
         let capabilities = match &transport {
-            Transport::Socket(_) => CAP_PASS_STDIO,
-            Transport::Stdio { .. } => 0,
+            Transport::Socket(_) => CAP_PASS_STDIO | CAP_PASS_TERMINAL,
+            Transport::Vsock(_) | Transport::Stdio { .. } => 0,
         };
+        let capabilities = capabilities | more | CAP_FILES | CAP_DIAL | CAP_LISTEN | CAP_PING;
         Self {
             transport,
             mux: Mux::new(Role::Agent, Hello::new(SOFTWARE, capabilities)),
-            sessions: HashMap::new(),
-            waiting: Vec::new(),
+            streams: HashMap::new(),
+            waiting: HashSet::new(),
             passed: Vec::new(),
             backlog: Vec::new(),
             failed: false,
+            heard: Instant::now(),
+            patience: None,
         }
+    }
+
+    /// The host has promised to be heard again within so many milliseconds; 0 takes the promise back.
+    pub fn promised(&mut self, millis: u32) {
+        self.patience = (millis > 0).then(|| Duration::from_millis(millis.into()));
+    }
+
+    /// When the host is to be taken for gone, unless it is heard before.
+    pub fn silent_at(&self) -> Option<Instant> {
+        self.patience.and_then(|patience| self.heard.checked_add(patience))
     }
 
     /// Whether this is the standard input and output.
@@ -81,14 +101,14 @@ impl Link {
     /// The descriptor to read from.
     pub fn input_fd(&self) -> BorrowedFd<'_> {
         match &self.transport {
-            Transport::Socket(fd) | Transport::Stdio { input: fd, .. } => fd.as_fd(),
+            Transport::Socket(fd) | Transport::Vsock(fd) | Transport::Stdio { input: fd, .. } => fd.as_fd(),
         }
     }
 
     /// The descriptor to write to.
     pub fn output_fd(&self) -> BorrowedFd<'_> {
         match &self.transport {
-            Transport::Socket(fd) | Transport::Stdio { output: fd, .. } => fd.as_fd(),
+            Transport::Socket(fd) | Transport::Vsock(fd) | Transport::Stdio { output: fd, .. } => fd.as_fd(),
         }
     }
 
@@ -101,11 +121,12 @@ impl Link {
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<Status> {
         let n = match &self.transport {
             Transport::Socket(fd) => receive(fd.as_fd(), buf, &mut self.passed),
-            Transport::Stdio { input, .. } => rustix::io::read(input, &mut *buf),
+            Transport::Vsock(fd) | Transport::Stdio { input: fd, .. } => rustix::io::read(fd, &mut *buf),
         };
         match n {
             Ok(0) => Ok(Status::Ended),
             Ok(n) => {
+                self.heard = Instant::now();
                 self.backlog = Vec::new();
                 self.feed(&buf[..n]);
                 Ok(Status::Alive)
@@ -138,7 +159,9 @@ impl Link {
             let out = self.mux.output();
             let n = match &self.transport {
                 // Without the flag the default action of SIGPIPE would be up to the environment.
-                Transport::Socket(fd) => rustix::net::send(fd, out, rustix::net::SendFlags::NOSIGNAL),
+                Transport::Socket(fd) | Transport::Vsock(fd) => {
+                    rustix::net::send(fd, out, rustix::net::SendFlags::NOSIGNAL)
+                }
                 Transport::Stdio { output, .. } => rustix::io::write(output, out),
             };
             match n {
@@ -151,8 +174,8 @@ impl Link {
         if self.failed { Status::Ended } else { Status::Alive }
     }
 
-    /// The three pipes that came with a request, if exactly three came.
-    pub fn take_passed(&mut self) -> Option<[OwnedFd; 3]> {
+    /// The `N` descriptors that came with a request, if exactly that many came.
+    pub fn take_passed<const N: usize>(&mut self) -> Option<[OwnedFd; N]> {
         std::mem::take(&mut self.passed).try_into().ok()
     }
 

@@ -1,21 +1,31 @@
-//! `sandgate-agent`: the static binary that runs inside a sandbox and starts processes for the gateway.
+//! `sandgate-agent`: the static binary that runs inside a sandbox and starts processes, connects
+//! and listens for the gateway.
 //!
 //! It serves the protocol of `docs/wire.md` on an inherited listening socket (`--listen-fd N`, the normal case), on its standard
-//! input and output (`--stdio`), or on a socket that it makes itself (`--listen unix:PATH`, for tests). As process 1 it also
-//! reaps every orphan and brings the loopback interface up.
+//! input and output (`--stdio`), or on a socket that it makes itself (`--listen unix:PATH`, `--listen vsock:PORT`). With `--hold` it serves
+//! nothing and keeps a container open. As process 1 it also reaps every orphan and brings the loopback interface up. Under other names the same file is a file server or a resolver (see `own`).
 
 mod args;
+mod connection;
 mod detached;
+mod dialing;
 mod launch;
 mod link;
+mod listening;
+mod machine;
 mod modes;
+mod net;
+mod own;
+mod resolve;
 mod server;
 mod session;
 mod signals;
 mod sys;
+mod terminal;
 mod users;
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,7 +35,14 @@ use launch::Base;
 use server::{Config, Server, Source};
 
 fn main() -> ExitCode {
-    let args = match args::parse(std::env::args_os().skip(1)) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if machine::is_booting(&words) {
+        return machine::boot();
+    }
+    if let Some(code) = own::run_if_asked(&words) {
+        return code;
+    }
+    let args = match args::parse(words.into_iter().skip(1)) {
         Ok(Command::Run(args)) => args,
         Ok(Command::Version) => {
             println!("{}", link::SOFTWARE);
@@ -36,7 +53,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(args) {
+    let machine = args.machine;
+    let result = run(args);
+    if machine {
+        machine::power_off(&result);
+    }
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("sandgate-agent: {e}");
@@ -55,7 +77,7 @@ fn run(args: Args) -> io::Result<()> {
         let _ = sys::loopback_up();
     }
     let nofile = raise_descriptor_limit();
-    Server::new(Config { grace: args.grace, base, nofile }, source, signals)?.run()
+    Server::new(Config { grace: args.grace, base, nofile, machine: args.machine }, source, signals)?.run()
 }
 
 fn open_source(place: &Where) -> io::Result<Source> {
@@ -70,8 +92,12 @@ fn open_source(place: &Where) -> io::Result<Source> {
         }
         Where::Path(path) => {
             let listener = std::os::unix::net::UnixListener::bind(path)?;
+            // Who can connect is root here.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
             Ok(Source::Listener(listener.into()))
         }
+        Where::Vsock(port) => sys::vsock_listener(*port).map(Source::Listener),
+        Where::Nowhere => Ok(Source::Nothing),
     }
 }
 

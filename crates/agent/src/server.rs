@@ -4,28 +4,32 @@
 //! at a few kilobytes and makes fork safe. Everything is level-triggered; a descriptor is watched only while something can
 //! be done about it, so nothing spins.
 
+mod forwards;
+mod links;
+mod watch;
+
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{self, EventFlags};
 use rustix::event::{Timespec, epoll::Event as EpollEvent};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 use rustix::process::{WaitOptions, wait};
-use sandgate_wire::message::{CloseReason, Exec, Open, Opened, Reason};
-use sandgate_wire::mux::Event;
+use sandgate_wire::message::{CloseReason, Exec, Opened, Reason};
 
 use crate::launch::{Base, Refusal};
-use crate::link::{Link, Status, Transport};
-use crate::session::{self, Ending, Port, Session};
+use crate::link::{Link, Transport};
+use crate::session::{self, Ending, Passed, Port, Session};
 use crate::{signals, sys};
+use forwards::Forwards;
+use watch::{Token, Watch};
 
 /// Sessions at once.
 const MAX_SESSIONS: usize = 1024;
-/// Connections at once: one per session, and some for questions.
-const MAX_LINKS: usize = 2 * MAX_SESSIONS;
+/// Links at once: one per session, as many for questions, and one for each forwarded connection and listener.
+const MAX_LINKS: usize = 2 * MAX_SESSIONS + forwards::MAX_CONNECTIONS + forwards::MAX_LISTENERS;
 /// Process groups that are being ended at once; beyond it the oldest are killed without further grace.
 const MAX_ENDINGS: usize = 4 * MAX_SESSIONS;
 /// Size of the one input buffer, in bytes.
@@ -36,6 +40,8 @@ const EVENT_BATCH: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time between the steps of an orderly end of the agent itself.
 const MAX_SHUTDOWN_STEP: Duration = Duration::from_secs(2);
+/// How often the first process of a container looks whether it is alone: the others are no children of its own, so nothing tells it.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// What to serve.
 #[derive(Debug)]
@@ -49,6 +55,8 @@ pub enum Source {
         /// To the host.
         output: OwnedFd,
     },
+    /// Nothing: only to be there, to reap orphans, and to end everybody in order.
+    Nothing,
 }
 
 /// Settings of the loop.
@@ -58,78 +66,10 @@ pub struct Config {
     pub grace: Duration,
     /// The agent's environment and user.
     pub base: Base,
+    /// This is the init of a machine of its own.
+    pub machine: bool,
     /// Descriptor limits to give to children, when the agent has raised its own.
     pub nofile: Option<(u64, u64)>,
-}
-
-/// What an event is about. Packed into the 64 bits that epoll carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Token {
-    Listener,
-    Signals,
-    LinkIn(u64),
-    LinkOut(u64),
-    Session(u64, Port),
-}
-
-impl Token {
-    fn pack(self) -> u64 {
-        let (kind, id) = match self {
-            Token::Listener => (0, 0),
-            Token::Signals => (1, 0),
-            Token::LinkIn(id) => (2, id),
-            Token::LinkOut(id) => (3, id),
-            Token::Session(id, Port::Stdin) => (4, id),
-            Token::Session(id, Port::Main) => (5, id),
-            Token::Session(id, Port::Stderr) => (6, id),
-        };
-        id << 3 | kind
-    }
-
-    fn unpack(raw: u64) -> Self {
-        let id = raw >> 3;
-        match raw & 7 {
-            0 => Token::Listener,
-            1 => Token::Signals,
-            2 => Token::LinkIn(id),
-            3 => Token::LinkOut(id),
-            4 => Token::Session(id, Port::Stdin),
-            5 => Token::Session(id, Port::Main),
-            _ => Token::Session(id, Port::Stderr),
-        }
-    }
-}
-
-/// Keeps track of what epoll watches.
-struct Watch {
-    epoll: OwnedFd,
-    active: HashMap<Token, EventFlags>,
-}
-
-impl Watch {
-    /// Makes epoll watch `fd` for `flags`; empty flags end the watch, so that not even a hangup is reported.
-    fn set(&mut self, token: Token, fd: Option<BorrowedFd<'_>>, flags: EventFlags) {
-        let data = EventData::new_u64(token.pack());
-        let result = match (fd, self.active.get(&token).copied()) {
-            (None, _) => {
-                self.active.remove(&token);
-                return;
-            }
-            (Some(_), Some(old)) if old == flags => return,
-            (Some(_), None) if flags.is_empty() => return,
-            (Some(fd), Some(_)) if flags.is_empty() => {
-                self.active.remove(&token);
-                epoll::delete(&self.epoll, fd)
-            }
-            (Some(fd), Some(_)) => epoll::modify(&self.epoll, fd, data, flags),
-            (Some(fd), None) => epoll::add(&self.epoll, fd, data, flags),
-        };
-        match result {
-            Ok(()) if !flags.is_empty() => drop(self.active.insert(token, flags)),
-            Ok(()) => {}
-            Err(e) => eprintln!("sandgate-agent: epoll: {e}"),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,13 +89,18 @@ pub struct Server {
     /// Given up for a moment to be able to refuse a connection when there are no descriptors.
     reserve: Option<OwnedFd>,
     signals: OwnedFd,
+    /// What runs here are other agents and their processes, so the end waits for everybody.
+    holds: bool,
     links: HashMap<u64, Link>,
+    /// When to look for links whose host has fallen silent.
+    sweep_at: Option<Instant>,
     sessions: HashMap<u64, Session>,
-    /// Children by process id: the session while it lasts.
+    forwards: Forwards,
+    /// Children by process id: the session, or the dial whose name they resolve.
     children: HashMap<i32, u64>,
     endings: Vec<Ending>,
     next_id: u64,
-    /// Links and sessions to look at before the next wait.
+    /// Links, and sessions and forwards, to look at before the next wait.
     dirty_links: Vec<u64>,
     touched: Vec<u64>,
     input: Vec<u8>,
@@ -165,16 +110,18 @@ pub struct Server {
 impl Server {
     /// Prepares everything; serves nothing yet.
     pub fn new(config: Config, source: Source, signals: OwnedFd) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut server = Self {
             config,
-            watch: Watch { epoll, active: HashMap::new() },
+            watch: Watch::new()?,
             listener: None,
             paused: None,
             reserve: rustix::io::fcntl_dupfd_cloexec(&signals, 3).ok(),
             signals,
+            holds: matches!(source, Source::Nothing),
             links: HashMap::new(),
+            sweep_at: None,
             sessions: HashMap::new(),
+            forwards: Forwards::default(),
             children: HashMap::new(),
             endings: Vec::new(),
             next_id: 1,
@@ -195,6 +142,7 @@ impl Server {
                 rustix::io::ioctl_fionbio(&output, true)?;
                 server.add_link(Transport::Stdio { input, output });
             }
+            Source::Nothing => {}
         }
         Ok(server)
     }
@@ -237,6 +185,9 @@ impl Server {
                 }
             }
             Token::Session(id, port) => self.on_session(id, port, flags),
+            Token::Connection(id, port) => self.on_connection(id, port, flags),
+            Token::Lookup(id) | Token::Dialing(id) => self.advance_dial(id),
+            Token::Listening(id, second) => self.on_listening(id, usize::from(second)),
         }
     }
 
@@ -260,122 +211,6 @@ impl Server {
         self.touched.push(id);
     }
 
-    fn accept(&mut self) {
-        // A few at a time, so that running sessions get their turn.
-        for _ in 0..16 {
-            let Some(listener) = &self.listener else { return };
-            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(fd) if self.links.len() >= MAX_LINKS => {
-                    refuse_link(fd, "too many connections to the guest agent")
-                }
-                Ok(fd) => drop(self.add_link(Transport::Socket(fd))),
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => {
-                    // No descriptor is left. Use the reserve to say so; if that fails too, rest instead of spinning.
-                    self.reserve = None;
-                    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                    match rustix::net::accept_with(listener, flags) {
-                        Ok(fd) => refuse_link(fd, "the guest agent has no file descriptors left"),
-                        Err(_) => {
-                            self.watch.set(Token::Listener, Some(listener.as_fd()), EventFlags::empty());
-                            self.paused = Some(Instant::now() + ACCEPT_PAUSE);
-                        }
-                    }
-                    self.reserve = rustix::io::fcntl_dupfd_cloexec(&self.signals, 3).ok();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn add_link(&mut self, transport: Transport) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        let link = Link::new(transport);
-        self.links.insert(id, link);
-        self.dirty_links.push(id);
-        id
-    }
-
-    fn read_link(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if !link.wants_input() {
-            return;
-        }
-        let status = link.read(&mut self.input);
-        loop {
-            self.link_events(id);
-            let Some(link) = self.links.get_mut(&id) else { return };
-            if !link.digest() {
-                link.drop_unclaimed();
-                break;
-            }
-        }
-        if !matches!(status, Ok(Status::Alive)) {
-            self.end_link(id);
-        }
-    }
-
-    fn link_events(&mut self, id: u64) {
-        while let Some(event) = self.links.get_mut(&id).and_then(|l| l.mux.poll_event()) {
-            match event {
-                Event::Open(stream, open) => self.on_open(id, stream, open),
-                Event::Closed(stream, reason) => self.on_closed(id, stream, reason),
-                Event::Readable(stream) | Event::Eof(stream) => {
-                    self.with_session(id, stream, |session, link| session.pump_input(&mut link.mux));
-                }
-                Event::Writable(stream) => self.with_session(id, stream, |_, _| {}),
-                Event::Resize(stream, size) => {
-                    self.with_session(id, stream, |session, _| session.resize(size))
-                }
-                Event::Break(stream, _) => self.with_session(id, stream, |session, _| session.send_break()),
-                Event::Signal(stream, name) => {
-                    if let Some(number) = signals::number(&name) {
-                        self.with_session(id, stream, |session, _| session.signal(number));
-                    }
-                }
-                Event::Hello
-                | Event::Opened(..)
-                | Event::Refused(..)
-                | Event::ReaderGone(_)
-                | Event::Exit(..) => {}
-            }
-        }
-    }
-
-    fn with_session(&mut self, link: u64, stream: u32, act: impl FnOnce(&mut Session, &mut Link)) {
-        let Some(link) = self.links.get_mut(&link) else { return };
-        let Some(id) = link.sessions.get(&stream).copied() else { return };
-        if let Some(session) = self.sessions.get_mut(&id) {
-            act(session, link);
-            self.touched.push(id);
-        }
-    }
-
-    fn on_open(&mut self, link: u64, stream: u32, open: Open) {
-        let result = match open {
-            Open::Info => Ok(Opened::Info {
-                pid: std::process::id(),
-                uid: self.config.base.uid,
-                sessions: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
-            }),
-            Open::Exec(exec) => self.exec(link, stream, &exec),
-            Open::Unsupported(kind) => Err(Refusal::new(
-                Reason::Unsupported,
-                format!(
-                    "this guest agent ({}) does not serve requests of type {kind}",
-                    crate::link::SOFTWARE
-                ),
-            )),
-        };
-        let Some(link) = self.links.get_mut(&link) else { return };
-        match result {
-            Ok(opened) => link.mux.opened(stream, &opened),
-            Err(refusal) => link.mux.refuse(stream, refusal.reason, &refusal.text),
-        }
-    }
-
     fn exec(&mut self, link_id: u64, stream: u32, exec: &Exec) -> Result<Opened, Refusal> {
         if self.phase != Phase::Serving {
             return Err(Refusal::new(Reason::ShuttingDown, "the sandbox is stopping"));
@@ -387,38 +222,25 @@ impl Server {
         let Some(link) = self.links.get_mut(&link_id) else {
             return Err(Refusal::new(Reason::BadRequest, "the link has gone"));
         };
-        let passed = if exec.passed_stdio { link.take_passed() } else { None };
+        let passed = match (exec.passed_stdio, &exec.pty) {
+            (false, _) => Passed::Nothing,
+            (true, None) => link.take_passed().map_or(Passed::Nothing, Passed::Pipes),
+            (true, Some(_)) => {
+                link.take_passed().map_or(Passed::Nothing, |[terminal]| Passed::Terminal(terminal))
+            }
+        };
         let session = session::start(&self.config.base, self.config.nofile, exec, passed, link_id, stream)?;
         for ending in &mut self.endings {
             ending.forget_group(session.pid);
         }
         let id = self.next_id;
         self.next_id += 1;
-        let passed_stdio = session.is_passed();
-        link.sessions.insert(stream, id);
+        let (passed_stdio, own) = (session.is_passed(), session.is_own());
+        link.streams.insert(stream, id);
         self.children.insert(session.pid, id);
         self.sessions.insert(id, session);
         self.touched.push(id);
-        Ok(Opened::Exec { passed_stdio })
-    }
-
-    fn on_closed(&mut self, link: u64, stream: u32, reason: CloseReason) {
-        if let Some(id) = self.links.get_mut(&link).and_then(|l| l.sessions.remove(&stream)) {
-            self.drop_session(id, reason);
-        }
-    }
-
-    fn end_link(&mut self, id: u64) {
-        let Some(mut link) = self.links.remove(&id) else { return };
-        self.watch.set(Token::LinkIn(id), Some(link.input_fd()), EventFlags::empty());
-        self.watch.set(Token::LinkOut(id), Some(link.output_fd()), EventFlags::empty());
-        for session in std::mem::take(&mut link.sessions).into_values() {
-            self.drop_session(session, CloseReason::Gone);
-        }
-        if link.is_stdio() {
-            // Nobody can ever reach this agent again.
-            self.stop();
-        }
+        Ok(Opened::Exec { passed_stdio, own })
     }
 
     /// The client has no more interest in a session.
@@ -428,7 +250,7 @@ impl Server {
             self.watch.set(Token::Session(id, port), session.port(port), EventFlags::empty());
         }
         // With passed pipes only the host knows whether output is still to come, and it says so by "done".
-        let ended = session.is_over() && (reason == CloseReason::Done || !session.is_passed());
+        let ended = session.is_over() && (reason == CloseReason::Done || !session.may_have_output());
         if !ended {
             if self.endings.len() >= MAX_ENDINGS {
                 let mut oldest = self.endings.remove(0);
@@ -454,6 +276,8 @@ impl Server {
                 {
                     session.finish(&mut link.mux);
                     self.dirty_links.push(session.link);
+                } else {
+                    self.finish_forward(*id);
                 }
             }
             let mut dirty = std::mem::take(&mut self.dirty_links);
@@ -463,46 +287,22 @@ impl Server {
                 self.settle_link(id);
             }
             for id in touched {
-                self.watch_session(id);
+                self.watch_owner(id);
             }
         }
     }
 
-    fn settle_link(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.flush() == Status::Ended {
-            self.end_link(id);
-            return;
-        }
-        if link.digest() {
-            self.link_events(id);
-            self.dirty_links.push(id);
-        }
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let input = if link.wants_input() { EventFlags::IN } else { EventFlags::empty() };
-        let output = if link.mux.output().is_empty() { EventFlags::empty() } else { EventFlags::OUT };
-        let resumed = if link.mux.has_output_room() { std::mem::take(&mut link.waiting) } else { Vec::new() };
-        if link.is_stdio() {
-            self.watch.set(Token::LinkIn(id), Some(link.input_fd()), input);
-            self.watch.set(Token::LinkOut(id), Some(link.output_fd()), output);
-        } else {
-            self.watch.set(Token::LinkIn(id), Some(link.input_fd()), input | output);
-        }
-        for session_id in resumed {
-            if let Some(session) = self.sessions.get_mut(&session_id) {
-                session.waits_for_output = false;
-            }
-            self.watch_session(session_id);
-        }
+    /// Brings epoll in step with what a session or forward waits for.
+    fn watch_owner(&mut self, id: u64) {
+        if self.sessions.contains_key(&id) { self.watch_session(id) } else { self.watch_forward(id) }
     }
 
     fn watch_session(&mut self, id: u64) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(link) = self.links.get_mut(&session.link) else { return };
-        if !link.mux.has_output_room() && !session.waits_for_output {
+        if !link.mux.has_output_room() {
             // Its output is not watched now; it must be looked at again when there is room.
-            session.waits_for_output = true;
-            link.waiting.push(id);
+            link.waiting.insert(id);
         }
         for port in [Port::Stdin, Port::Main, Port::Stderr] {
             let interest = session.interest(port, &link.mux);
@@ -520,6 +320,8 @@ impl Server {
             match signal {
                 libc::SIGCHLD => {}
                 libc::SIGHUP if std::process::id() != 1 => {}
+                // Only from programs such as `halt` and `poweroff`, which ask the init of a machine in this way.
+                libc::SIGUSR1 | libc::SIGUSR2 if !self.config.machine => {}
                 _ => self.stop(),
             }
         }
@@ -529,7 +331,10 @@ impl Server {
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let Some(id) = self.children.remove(&pid.as_raw_nonzero().get()) else { continue };
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(session) = self.sessions.get_mut(&id) else {
+                self.lookup_reaped(id);
+                continue;
+            };
             session.set_exit(signals::exit_of(status));
             if let Some(link) = self.links.get_mut(&session.link) {
                 // A terminal that is empty already will not become readable: look now.
@@ -545,6 +350,7 @@ impl Server {
             self.phase = Phase::Stopping(0, Instant::now());
             self.listener = None;
             self.watch.set(Token::Listener, None, EventFlags::empty());
+            self.stop_forwards();
         }
     }
 
@@ -552,6 +358,8 @@ impl Server {
         let now = Instant::now();
         let grace = self.config.grace;
         self.endings.retain_mut(|e| e.at > now || e.advance(grace));
+        self.forward_timers(now);
+        self.sweep_links(now);
         if let Some(at) = self.paused
             && at <= now
         {
@@ -581,33 +389,37 @@ impl Server {
             return;
         }
         for session in self.sessions.values() {
-            let _ = sys::kill(-session.pid, signal);
-            let _ = sys::kill(-session.pid, libc::SIGCONT);
+            session.signal_group(session.pid, signal);
+            session.signal_group(session.pid, libc::SIGCONT);
         }
     }
 
     /// Whether the agent has nothing left to do and may exit.
     fn is_finished(&self) -> bool {
         let Phase::Stopping(step, _) = self.phase else { return false };
-        let alive = !self.children.is_empty() || self.endings.iter().any(Ending::is_alive);
+        let others = || self.holds && std::process::id() == 1 && sys::kill(-1, 0).is_ok();
+        let alive = !self.children.is_empty() || self.endings.iter().any(Ending::is_alive) || others();
         // After SIGKILL and one more period nothing can be waited for.
         step > 3 || (step > 0 && !alive)
     }
 
     fn timeout(&self) -> Option<Timespec> {
         let stop = match self.phase {
+            Phase::Stopping(_, at) if self.holds => Some(at.min(Instant::now() + LOOK_AROUND)),
             Phase::Stopping(_, at) => Some(at),
             Phase::Serving => None,
         };
-        let next = self.endings.iter().map(|e| e.at).chain(stop).chain(self.paused).min()?;
+        let forward = self.forwards.next_deadline();
+        let next = self
+            .endings
+            .iter()
+            .map(|e| e.at)
+            .chain(stop)
+            .chain(self.paused)
+            .chain(forward)
+            .chain(self.sweep_at)
+            .min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(left).ok()
     }
-}
-
-/// Tells a connection that it cannot be served, if that is possible at once.
-fn refuse_link(fd: OwnedFd, text: &str) {
-    let mut link = Link::new(Transport::Socket(fd));
-    link.mux.refuse(0, Reason::Resources, text);
-    link.flush();
 }

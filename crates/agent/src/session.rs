@@ -4,10 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use sandgate_wire::frame::Kind;
 use sandgate_wire::message::{Exec, Exit, Pty, Reason, Size};
@@ -16,6 +15,7 @@ use sandgate_wire::mux::Mux;
 use crate::detached;
 use crate::launch::{Base, Launch, Refusal, prepare};
 use crate::sys::{self, Spawn, Terminal};
+use crate::terminal::{self, Pair};
 use crate::users::Database;
 
 /// Bytes that are still read from a terminal after its shell has ended while somebody else holds it. The kernel keeps far less
@@ -26,11 +26,24 @@ const MAX_TURN: usize = 256 * 1024;
 /// Pipe size asked for, in bytes; the kernel's default stays when it says no.
 const PIPE_SIZE: usize = 256 * 1024;
 
+/// What came with a request.
+#[derive(Debug)]
+pub enum Passed {
+    /// Nothing that can be used.
+    Nothing,
+    /// The child's standard input, output and error.
+    Pipes([OwnedFd; 3]),
+    /// The child's side of a terminal.
+    Terminal(OwnedFd),
+}
+
 /// How the process is connected.
 #[derive(Debug)]
 enum Stdio {
     /// The child has the host's own pipes; no data passes the agent.
     Passed,
+    /// The child has a terminal whose master side is the host's.
+    PassedTerminal,
     /// Pipes to the child.
     Pipes { stdin: Option<OwnedFd>, stdout: Option<OwnedFd>, stderr: Option<OwnedFd> },
     /// The master side of its terminal; `None` once it is finished.
@@ -77,8 +90,8 @@ pub struct Session {
     drained: usize,
     /// The stdio of the child, to tell members of its group that have left on purpose.
     marks: detached::Marks,
-    /// It is in its link's list of sessions that wait for room in the output.
-    pub waits_for_output: bool,
+    /// It is one of the agent's own file servers.
+    own: bool,
 }
 
 /// The steps after the client has gone.
@@ -101,23 +114,31 @@ pub struct Ending {
     pub at: Instant,
 }
 
-/// Starts a process for `exec`. `passed` are the pipes that came with the request.
+/// Starts a process for `exec`.
 pub fn start(
     base: &Base,
     nofile: Option<(u64, u64)>,
     exec: &Exec,
-    passed: Option<[OwnedFd; 3]>,
+    passed: Passed,
     link: u64,
     stream: u32,
 ) -> Result<Session, Refusal> {
     let db = Database::load(std::path::Path::new("/etc"));
     if let Some(pty) = &exec.pty {
-        return start_pty(base, nofile, exec, pty, &db, link, stream);
+        let terminal = match passed {
+            Passed::Terminal(slave) => terminal::of_host(slave),
+            Passed::Nothing | Passed::Pipes(_) => None,
+        };
+        let terminal = match terminal {
+            Some(terminal) => terminal,
+            None => terminal::make()?,
+        };
+        return start_pty(base, nofile, exec, pty, terminal, &db, link, stream);
     }
     let launch = prepare(base, exec, &db, None)?;
     let (child_ends, stdio) = match passed {
-        Some(fds) => (fds, Stdio::Passed),
-        None => {
+        Passed::Pipes(fds) => (fds, Stdio::Passed),
+        Passed::Nothing | Passed::Terminal(_) => {
             let (in_r, in_w) = make_pipe(OurEnd::Write)?;
             let (out_r, out_w) = make_pipe(OurEnd::Read)?;
             let (err_r, err_w) = make_pipe(OurEnd::Read)?;
@@ -129,34 +150,21 @@ pub fn start(
     };
     let marks = detached::Marks::of([child_ends[1].as_fd(), child_ends[2].as_fd()]);
     let pid = fork(&launch, child_ends.each_ref().map(AsFd::as_fd), Terminal::None, nofile)?;
-    Ok(Session::new(link, stream, pid, stdio, marks))
+    Ok(Session::new(&launch, link, stream, pid, stdio, marks))
 }
 
+#[allow(clippy::too_many_arguments, reason = "the request and where it came from")]
 fn start_pty(
     base: &Base,
     nofile: Option<(u64, u64)>,
     exec: &Exec,
     pty: &Pty,
+    terminal: Pair,
     db: &Database,
     link: u64,
     stream: u32,
 ) -> Result<Session, Refusal> {
-    let refuse = |what: &str, e: Errno| {
-        let reason = if matches!(e, Errno::MFILE | Errno::NFILE) { Reason::Resources } else { Reason::NoPty };
-        Refusal::new(
-            reason,
-            format!("no terminal can be had in this sandbox: {what}: {}", sys::errno_text(e.raw_os_error())),
-        )
-    };
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags).map_err(|e| refuse("/dev/ptmx", e))?;
-    // Old kernels and gVisor differ in what they support here; the open below decides.
-    let _ = grantpt(&master);
-    unlockpt(&master).map_err(|e| refuse("unlock", e))?;
-    let path = ptsname(&master, Vec::new()).map_err(|e| refuse("ptsname", e))?;
-    let slave = rustix::fs::open(&path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| refuse("/dev/pts", e))?;
-    rustix::io::ioctl_fionbio(&master, true).map_err(|e| refuse("fcntl", e))?;
+    let Pair { master, slave, path } = terminal;
     let launch = prepare(base, exec, db, Some(path.to_bytes()))?;
     if base.uid == 0 {
         // As login does: the user owns the terminal, group tty may write to it. A failure costs `write` and `mesg`, nothing else.
@@ -173,7 +181,11 @@ fn start_pty(
     let _ = tcsetwinsize(&slave, winsize(pty.size));
     let marks = detached::Marks::of([slave.as_fd(), slave.as_fd()]);
     let pid = fork(&launch, [slave.as_fd(); 3], Terminal::Controlling, nofile)?;
-    Ok(Session::new(link, stream, pid, Stdio::Pty { master: Some(master) }, marks))
+    let stdio = match master {
+        Some(master) => Stdio::Pty { master: Some(master) },
+        None => Stdio::PassedTerminal,
+    };
+    Ok(Session::new(&launch, link, stream, pid, stdio, marks))
 }
 
 fn fork(
@@ -232,22 +244,23 @@ fn winsize(size: Size) -> Winsize {
 }
 
 impl Session {
-    fn new(link: u64, stream: u32, pid: i32, stdio: Stdio, marks: detached::Marks) -> Self {
-        Self {
-            link,
-            stream,
-            pid,
-            stdio,
-            exit: None,
-            exit_sent: false,
-            drained: 0,
-            marks,
-            waits_for_output: false,
-        }
+    fn new(launch: &Launch, link: u64, stream: u32, pid: i32, stdio: Stdio, marks: detached::Marks) -> Self {
+        Self { link, stream, pid, stdio, exit: None, exit_sent: false, drained: 0, marks, own: launch.own }
     }
 
-    /// Whether the child runs on the host's own pipes.
+    /// Whether the child is one of the agent's own file servers.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Whether the child runs on what the host has made.
     pub fn is_passed(&self) -> bool {
+        matches!(self.stdio, Stdio::Passed | Stdio::PassedTerminal)
+    }
+
+    /// Whether output may still come although the child has ended: a background child may hold the host's pipes. With a terminal the
+    /// session ends with its shell.
+    pub fn may_have_output(&self) -> bool {
         matches!(self.stdio, Stdio::Passed)
     }
 
@@ -297,7 +310,7 @@ impl Session {
         let fd = match &mut self.stdio {
             Stdio::Pipes { stdin, .. } => stdin,
             Stdio::Pty { master } => master,
-            Stdio::Passed => return,
+            Stdio::Passed | Stdio::PassedTerminal => return,
         };
         let mut gone = fd.is_none();
         while let Some(out) = fd.as_ref() {
@@ -350,11 +363,17 @@ impl Session {
                 mux.send_with(self.stream, kind, |_| Ok::<_, ()>(0)).unwrap_or_default();
                 break;
             }
-            match mux.send_with(self.stream, kind, |room| rustix::io::read(from, room)) {
+            let exited = self.exit.is_some();
+            let read = |room: &mut [u8]| match (is_pty, exited) {
+                (false, _) => rustix::io::read(from, room),
+                (true, false) => terminal::read(from, room),
+                (true, true) => terminal::read_last(from, room),
+            };
+            match mux.send_with(self.stream, kind, read) {
                 Ok(0) => *fd = None,
                 Ok(n) => {
                     moved += n;
-                    if is_pty && self.exit.is_some() {
+                    if is_pty && exited {
                         self.drained += n;
                         if self.drained > MAX_DRAIN {
                             *fd = None;
@@ -363,7 +382,7 @@ impl Session {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if is_pty && self.exit.is_some() {
+                    if is_pty && exited {
                         // The shell has ended and the terminal is empty: a background child that holds it does not count.
                         *fd = None;
                     }
@@ -382,7 +401,7 @@ impl Session {
         }
         let Some(exit) = &self.exit else { return false };
         let drained = match &self.stdio {
-            Stdio::Passed => true,
+            Stdio::Passed | Stdio::PassedTerminal => true,
             Stdio::Pipes { stdout, stderr, .. } => stdout.is_none() && stderr.is_none(),
             Stdio::Pty { master } => master.is_none(),
         };
@@ -413,7 +432,18 @@ impl Session {
     /// A signal from the client: to the terminal's foreground group, or to the session's own.
     pub fn signal(&self, number: i32) {
         let foreground = self.foreground().filter(|g| sys::kill(-g, 0).is_ok());
-        let _ = sys::kill(-foreground.unwrap_or(self.pid), number);
+        match foreground {
+            Some(group) => drop(sys::kill(-group, number)),
+            None => self.signal_group(self.pid, number),
+        }
+    }
+
+    /// Signals a group of the session. A child that was forked a moment ago may not lead its group yet. It holds signals back until it executes the program, so
+    /// one that is sent to it alone is not lost.
+    pub fn signal_group(&self, group: i32, number: i32) {
+        if sys::kill(-group, number).is_err() && group == self.pid && self.exit.is_none() {
+            let _ = sys::kill(self.pid, number);
+        }
     }
 
     fn foreground(&self) -> Option<i32> {
@@ -421,6 +451,8 @@ impl Session {
             Stdio::Pty { master: Some(master) } => {
                 rustix::termios::tcgetpgrp(master).ok().map(|p| p.as_raw_nonzero().get())
             }
+            // Only the host has the master side, but the kernel tells the group of any process on the terminal.
+            Stdio::PassedTerminal if self.exit.is_none() => terminal::foreground_of(self.pid),
             _ => None,
         }
     }
@@ -430,9 +462,9 @@ impl Session {
         let mut groups = vec![self.pid];
         groups.extend(self.foreground().filter(|g| *g != self.pid && *g > 1));
         for group in &groups {
-            let _ = sys::kill(-group, libc::SIGHUP);
+            self.signal_group(*group, libc::SIGHUP);
             // A stopped process would not see it.
-            let _ = sys::kill(-group, libc::SIGCONT);
+            self.signal_group(*group, libc::SIGCONT);
         }
         Ending { groups, marks: self.marks, step: Step::Term, at: Instant::now() + grace }
     }

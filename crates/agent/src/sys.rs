@@ -4,12 +4,20 @@
 //! else; even so the child only makes async-signal-safe calls on memory that was prepared before the fork.
 #![allow(unsafe_code)]
 
+mod entropy;
+mod identity;
+mod vsock;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use crate::users::Creds;
+
+pub use entropy::reseed;
+pub use identity::as_user;
+pub use vsock::{Peer, peer, vsock_listener};
 
 /// A directory to change to, tried in order until one works.
 pub struct Chdir {
@@ -195,7 +203,7 @@ fn complain(prefix: &[u8], errno: i32) {
     write_all(b"\n");
 }
 
-/// The usual words for the errors that starting a program can meet. No allocation: it is used between fork and exec.
+/// The usual words for the errors that starting a program or connecting can meet. No allocation: it is used between fork and exec.
 pub fn errno_text(errno: i32) -> &'static str {
     match errno {
         libc::ENOENT => "No such file or directory",
@@ -213,6 +221,24 @@ pub fn errno_text(errno: i32) -> &'static str {
         libc::EAGAIN => "Resource temporarily unavailable",
         libc::EMFILE | libc::ENFILE => "Too many open files",
         libc::ENOSPC => "No space left on device",
+        libc::EROFS => "Read-only file system",
+        libc::EEXIST => "File exists",
+        libc::EINVAL => "Invalid argument",
+        libc::EPIPE => "Broken pipe",
+        libc::ENOTSOCK => "Socket operation on non-socket",
+        libc::EPROTOTYPE => "Protocol wrong type for socket",
+        libc::EAFNOSUPPORT => "Address family not supported by protocol",
+        libc::EADDRINUSE => "Address already in use",
+        libc::EADDRNOTAVAIL => "Cannot assign requested address",
+        libc::ENETDOWN => "Network is down",
+        libc::ENETUNREACH => "Network is unreachable",
+        libc::ECONNABORTED => "Software caused connection abort",
+        libc::ECONNRESET => "Connection reset by peer",
+        libc::ENOBUFS => "No buffer space available",
+        libc::ETIMEDOUT => "Connection timed out",
+        libc::ECONNREFUSED => "Connection refused",
+        libc::EHOSTDOWN => "Host is down",
+        libc::EHOSTUNREACH => "No route to host",
         _ => "Unknown error",
     }
 }
@@ -223,8 +249,16 @@ pub fn signal_fd() -> io::Result<OwnedFd> {
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
-        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPWR]
-        {
+        for signal in [
+            libc::SIGCHLD,
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+            libc::SIGQUIT,
+            libc::SIGPWR,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+        ] {
             libc::sigaddset(&mut set, signal);
         }
         if libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) != 0 {

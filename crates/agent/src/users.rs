@@ -1,10 +1,9 @@
-//! Who to run as: /etc/passwd and /etc/group, read without NSS, bounded and tolerant of bad lines.
+//! Who to run as, by `/etc/passwd` and `/etc/group`.
 
-use std::io::Read;
 use std::path::Path;
 
-/// Bytes read of each file at most; real ones are a few kilobytes.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+use sandgate_sftp::passwd::{Login, groups, logins, number, read};
+
 /// Supplementary groups at most; Linux allows 65536, nobody has this many.
 const MAX_GROUPS: usize = 1024;
 
@@ -39,46 +38,15 @@ pub struct Database {
     group: Vec<u8>,
 }
 
-struct Entry<'a> {
-    name: &'a [u8],
-    uid: u32,
-    gid: u32,
-    home: &'a [u8],
-    shell: &'a [u8],
-}
-
 impl Database {
     /// Reads the files below `etc`; what cannot be read counts as empty.
     pub fn load(etc: &Path) -> Self {
-        let read = |name: &str| {
-            let mut bytes = Vec::new();
-            if let Ok(file) = std::fs::File::open(etc.join(name)) {
-                // A file that fails halfway still gives its first lines.
-                let _ = file.take(MAX_FILE).read_to_end(&mut bytes);
-            }
-            bytes
-        };
-        Self { passwd: read("passwd"), group: read("group") }
-    }
-
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.passwd.split(|b| *b == b'\n').filter_map(|line| {
-            let mut fields = line.split(|b| *b == b':');
-            let name = fields.next()?;
-            let _password = fields.next()?;
-            let uid = number(fields.next()?)?;
-            let gid = number(fields.next()?)?;
-            let _gecos = fields.next();
-            let home = fields.next().unwrap_or_default();
-            let shell = fields.next().unwrap_or_default();
-            let usable = !name.is_empty() && !line.contains(&0);
-            usable.then_some(Entry { name, uid, gid, home, shell })
-        })
+        Self { passwd: read(&etc.join("passwd")), group: read(&etc.join("group")) }
     }
 
     /// The login `name`: a login name, a uid, or `uid:gid`. `None` when there is no such login (a number always is one).
     pub fn find(&self, name: &[u8]) -> Option<User> {
-        if let Some(e) = self.entries().find(|e| e.name == name) {
+        if let Some(e) = logins(&self.passwd).find(|e| e.name == name) {
             return Some(self.user(e));
         }
         let mut parts = name.splitn(2, |b| *b == b':');
@@ -97,7 +65,7 @@ impl Database {
 
     /// The login with this uid, or a nameless one with home `/`.
     pub fn by_uid(&self, uid: u32) -> User {
-        match self.entries().find(|e| e.uid == uid) {
+        match logins(&self.passwd).find(|e| e.uid == uid) {
             Some(e) => self.user(e),
             None => {
                 let name = if uid == 0 { b"root".to_vec() } else { uid.to_string().into_bytes() };
@@ -107,22 +75,17 @@ impl Database {
         }
     }
 
-    fn user(&self, e: Entry<'_>) -> User {
-        let mut groups = vec![e.gid];
-        for line in self.group.split(|b| *b == b'\n') {
-            let mut fields = line.splitn(4, |b| *b == b':').skip(2);
-            let (Some(gid), Some(members)) = (fields.next().and_then(number), fields.next()) else {
-                continue;
-            };
-            let is_member = members.split(|b| *b == b',').any(|m| m.trim_ascii() == e.name);
-            if is_member && !groups.contains(&gid) && groups.len() < MAX_GROUPS {
-                groups.push(gid);
+    fn user(&self, e: Login<'_>) -> User {
+        let mut groups_of = vec![e.gid];
+        for group in groups(&self.group) {
+            if group.has(e.name) && !groups_of.contains(&group.gid) && groups_of.len() < MAX_GROUPS {
+                groups_of.push(group.gid);
             }
         }
         let home = if e.home.is_empty() { b"/" } else { e.home };
         User {
             name: e.name.to_vec(),
-            creds: Creds { uid: e.uid, gid: e.gid, groups },
+            creds: Creds { uid: e.uid, gid: e.gid, groups: groups_of },
             home: home.to_vec(),
             shell: e.shell.to_vec(),
         }
@@ -130,21 +93,8 @@ impl Database {
 
     /// The gid of a group.
     pub fn group_id(&self, name: &[u8]) -> Option<u32> {
-        self.group.split(|b| *b == b'\n').find_map(|line| {
-            let mut fields = line.split(|b| *b == b':');
-            if fields.next()? != name {
-                return None;
-            }
-            fields.nth(1).and_then(number)
-        })
+        groups(&self.group).find(|group| group.name == name).map(|group| group.gid)
     }
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cfg(test)]

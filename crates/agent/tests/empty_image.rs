@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use common::*;
-use sandgate_guest::{ExecSpec, Guest, GuestError, Program, UnixDial};
+use sandgate_guest::{DialSpec, ExecSpec, Guest, GuestError, ListenSpec, NetworkFailure, Program, UnixDial};
 
 /// Copies the test agent and the libraries that it has mapped (the released one is static and needs none).
 fn make_image(root: &Path) {
@@ -65,6 +65,18 @@ async fn every_failure_is_one_clear_line() {
             "{error:?}"
         );
     }
+    // No /tmp, /run or /dev/shm: the socket for a forwarded agent goes to the home.
+    let guest = Guest::new(Arc::new(UnixDial::new(&socket)));
+    let listener = guest.listen(ListenSpec::agent_socket()).await.unwrap();
+    let path = String::from_utf8(listener.path().to_vec()).unwrap();
+    assert!(path.trim_start_matches('/').starts_with("ssh-"), "{path}");
+    let there = dir.path().join(path.trim_start_matches('/'));
+    assert!(there.exists());
+    drop(listener);
+    eventually("socket and directory are removed", || !there.parent().unwrap().exists()).await;
+    // The resolver is the agent itself, and says no in an image without any file of names.
+    let error = guest.dial(DialSpec::tcp("nowhere.invalid", 1)).await.err().unwrap();
+    assert!(matches!(&error, GuestError::Network { kind: NetworkFailure::NameNotFound, .. }), "{error:?}");
     // A login whose home is missing gets sshd's words.
     std::fs::create_dir_all(dir.path().join("etc")).unwrap();
     std::fs::write(dir.path().join("etc/passwd"), "ann:x:1000:1000::/home/ann:/bin/zsh\n").unwrap();

@@ -1,6 +1,7 @@
 //! Programs without terminal, each on passed pipes, in frames, and over one shared pipe.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+#[macro_use]
 mod common;
 
 use std::process::Stdio;
@@ -8,36 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::*;
-use sandgate_guest::mux::MuxDial;
 use sandgate_guest::{ExecSpec, ExitStatus, Guest, GuestError, Program, Ready};
-
-/// An agent on its standard input and output.
-fn stdio_agent() -> (tokio::process::Child, Guest) {
-    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_sandgate-agent"))
-        .args(["--stdio", "--hangup-grace", "300"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let trunk = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
-    (child, Guest::new(Arc::new(MuxDial::new(trunk))))
-}
-
-/// Runs a check over each of the three ways.
-macro_rules! each_way {
-    ($name:ident, $check:expr) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            let agent = Agent::start();
-            let check = $check;
-            check(agent.guest()).await;
-            check(agent.framed()).await;
-            let (_child, guest) = stdio_agent();
-            check(guest).await;
-        }
-    };
-}
 
 each_way!(exit_codes_and_signals, async |guest: Guest| {
     for code in (0..256).step_by(5) {
@@ -188,7 +160,9 @@ each_way!(detached_programs_survive, async |guest: Guest| {
     let line = "nohup sleep 78 >/dev/null 2>&1 </dev/null & echo $!; sleep 1000";
     let mut process2 = guest.exec(command(line)).await.unwrap();
     let nohup = first_number(&mut process2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The shell tells the number when it has forked. Before `setsid` and `nohup` have run they are as any other member of the group.
+    eventually("both have become sleep", || [detached, nohup].into_iter().all(|pid| name(pid) == "sleep"))
+        .await;
     drop((process, process2));
     tokio::time::sleep(Duration::from_millis(1000)).await;
     assert!(alive(detached) && alive(nohup), "setsid {} nohup {}", alive(detached), alive(nohup));

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::*;
-use sandgate_guest::{Guest, GuestError, Ready, Timeouts, UnixDial};
+use sandgate_guest::{DialSpec, Guest, GuestError, ListenSpec, Ready, Timeouts, UnixDial};
 use sandgate_wire::STREAM_WINDOW;
 use sandgate_wire::frame::{Header, Kind};
-use sandgate_wire::message::{Hello, Opened, Reason, Refused};
+use sandgate_wire::message::{Hello, Incoming, Listening, Opened, Peer, Reason, Refused};
 
 fn frame(stream: u32, kind: Kind, payload: &[u8]) -> Vec<u8> {
     let mut out = Header { stream, kind, len: payload.len() }.encode().to_vec();
@@ -25,7 +25,7 @@ fn hello() -> Vec<u8> {
 }
 
 fn opened() -> Vec<u8> {
-    frame(1, Kind::Opened, &Opened::Exec { passed_stdio: false }.encode())
+    frame(1, Kind::Opened, &Opened::Exec { passed_stdio: false, own: false }.encode())
 }
 
 /// A guest behind a thread that does what it likes with each connection.
@@ -147,6 +147,70 @@ async fn an_agent_that_floods() {
     let after = status_kib(std::process::id(), "VmRSS:");
     assert!(after < before + 16 * 1024, "{before} -> {after} KiB");
     drop(process);
+}
+
+/// Announced connections are bounded, and their numbers are checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_announces_connections_without_end() {
+    let listening = Opened::Listen(Listening { port: 1, path: Vec::new() }).encode();
+    let announce = |id| frame(1, Kind::Incoming, &Incoming { id, peer: Peer::Unix }.encode());
+    let first = [hello(), frame(1, Kind::Opened, &listening)].concat();
+    let flood: Vec<u8> = (1..=5000).flat_map(announce).collect();
+    let bytes = [&first[..], &flood].concat();
+    let (_dir, guest) = hostile_agent(move |s| {
+        let _ = s.write_all(&bytes);
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    let mut listener = guest.listen(ListenSpec::tcp("", 0)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut kept = 0;
+    while tokio::time::timeout(Duration::from_millis(100), listener.accept()).await.is_ok_and(|i| i.is_ok()) {
+        kept += 1;
+    }
+    assert_eq!(kept, 64);
+    // The same number twice.
+    let bytes = [&first[..], &announce(7), &announce(7)].concat();
+    let (_dir, guest) = hostile_agent(move |s| {
+        let _ = s.write_all(&bytes);
+        std::thread::sleep(Duration::from_secs(1));
+    });
+    let mut listener = guest.listen(ListenSpec::tcp("", 0)).await.unwrap();
+    drop(listener.accept().await.unwrap());
+    assert!(matches!(listener.accept().await, Err(GuestError::Protocol(_))));
+    // On a stream that is no listener.
+    let bytes = [hello(), opened(), announce(1)].concat();
+    let (_dir, guest) = hostile_agent(move |s| {
+        let _ = s.write_all(&bytes);
+        std::thread::sleep(Duration::from_secs(1));
+    });
+    let mut process = guest.exec(command("true")).await.unwrap();
+    assert!(matches!(process.output.ready().await, Ready::LinkLost(GuestError::Protocol(_))));
+}
+
+/// What an agent may answer to a dial: only what fits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_answers_something_else() {
+    let dial = DialSpec::tcp("127.0.0.1", 1);
+    for answer in [
+        Opened::Exec { passed_stdio: false, own: false },
+        Opened::Accept { passed_stdio: false },
+        Opened::Listen(Listening { port: 1, path: Vec::new() }),
+    ] {
+        let bytes = [hello(), frame(1, Kind::Opened, &answer.encode())].concat();
+        let (_dir, guest) = hostile_agent(move |s| {
+            let _ = s.write_all(&bytes);
+            drop(s.read_to_end(&mut Vec::new()));
+        });
+        assert!(matches!(guest.dial(dial.clone()).await.err(), Some(GuestError::Protocol(_))), "{answer:?}");
+    }
+    // One from before these requests.
+    let (_dir, guest) = hostile_agent(|s| {
+        let refused = Refused { reason: Reason::Unsupported, text: "type 4".into() };
+        s.write_all(&[hello(), frame(1, Kind::Refused, &refused.encode())].concat()).unwrap();
+        drop(s.read_to_end(&mut Vec::new()));
+    });
+    let error = guest.dial(dial).await.err().unwrap().to_string();
+    assert!(error.contains("too old"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

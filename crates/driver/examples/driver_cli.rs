@@ -1,11 +1,14 @@
-//! The driver by hand: `driver_cli --data-dir DIR --agent FILE create|start|stop|rm|inspect|exec ID …`. Its own program is the
+//! The drivers by hand: `driver_cli --data-dir DIR --agent FILE [--driver qemu] create|start|stop|pause|resume|rm|inspect|exec ID …`. Its own program is the
 //! shim, as in the gateway. The integration tests use it as their shim.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use sandgate_driver::{Driver, OciConfig, OciDriver, Progress, SandboxId, SandboxSpec};
+use sandgate_driver::{
+    Driver, MachineSettings, OciConfig, OciDriver, Progress, QemuConfig, QemuDriver, SandboxId, SandboxSpec,
+    StartMode,
+};
 use sandgate_guest::{ExecSpec, ExitStatus, Guest, Program, Ready};
 
 struct Printed;
@@ -52,11 +55,27 @@ fn run(args: &[String]) -> Result<ExitCode, Failure> {
 async fn serve(mut args: Vec<String>) -> Result<ExitCode, Failure> {
     let data_dir = option(&mut args, "--data-dir").ok_or("--data-dir is missing")?;
     let agent = option(&mut args, "--agent").ok_or("--agent is missing")?;
-    let mut config = OciConfig::new(data_dir, agent);
-    if let Some(seconds) = option(&mut args, "--ready") {
-        config.ready_timeout = Duration::from_secs(seconds.parse()?);
-    }
-    let driver = OciDriver::new(config)?;
+    let ready =
+        option(&mut args, "--ready").map(|seconds| seconds.parse()).transpose()?.map(Duration::from_secs);
+    let driver: Box<dyn Driver> = if option(&mut args, "--driver").as_deref() == Some("qemu") {
+        let mut config = QemuConfig::new(data_dir, agent);
+        config.machine = MachineSettings {
+            kernel: option(&mut args, "--kernel").map(Into::into),
+            vhost_device_vsock: option(&mut args, "--vhost-device-vsock").map(Into::into),
+            qemu: None,
+            start: if option(&mut args, "--boot").as_deref() == Some("cold") {
+                StartMode::Cold
+            } else {
+                StartMode::Warm
+            },
+        };
+        config.ready_timeout = ready.unwrap_or(config.ready_timeout);
+        Box::new(QemuDriver::new(config)?)
+    } else {
+        let mut config = OciConfig::new(data_dir, agent);
+        config.ready_timeout = ready.unwrap_or(config.ready_timeout);
+        Box::new(OciDriver::new(config)?)
+    };
     let image = option(&mut args, "--image");
     let wanted_runtime = option(&mut args, "--runtime");
     let user = option(&mut args, "--user");
@@ -83,16 +102,18 @@ async fn serve(mut args: Vec<String>) -> Result<ExitCode, Failure> {
         }
         "start" => driver.start(&id, &Printed).await?,
         "stop" => driver.stop(&id, Duration::from_secs(3)).await?,
+        "pause" => driver.pause(&id).await?,
+        "resume" => driver.resume(&id).await?,
         "rm" => driver.remove(&id).await?,
         "inspect" => println!("{}", serde_json::to_string_pretty(&driver.inspect(&id).await?)?),
-        "exec" => return exec(&driver, &id, rest).await,
-        _ => return Err("the commands are create, start, stop, rm, inspect, exec".into()),
+        "exec" => return exec(driver.as_ref(), &id, rest).await,
+        _ => return Err("the commands are create, start, stop, pause, resume, rm, inspect, exec".into()),
     }
     eprintln!("{what}: {:?}", began.elapsed());
     Ok(ExitCode::SUCCESS)
 }
 
-async fn exec(driver: &OciDriver, id: &SandboxId, rest: &[String]) -> Result<ExitCode, Failure> {
+async fn exec(driver: &dyn Driver, id: &SandboxId, rest: &[String]) -> Result<ExitCode, Failure> {
     let guest = Guest::new(driver.link(id));
     let argv = rest.iter().map(|word| word.clone().into_bytes()).collect();
     let mut spec = ExecSpec::new(Program::Argv(argv));

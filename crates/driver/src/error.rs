@@ -1,6 +1,7 @@
 //! What can go wrong between the gateway and a sandbox.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::{InvalidSpec, SandboxId};
 
@@ -50,6 +51,43 @@ pub enum DriverError {
         /// The sandbox.
         id: SandboxId,
         /// What is in the way, without a final full stop.
+        reason: String,
+    },
+    /// The driver has no way to pause.
+    #[error("Sandboxes of the driver {0} cannot be paused or resumed.")]
+    CannotPause(&'static str),
+    /// It could not be paused or resumed.
+    #[error("Cannot {what} the sandbox {id}: {reason}.")]
+    ChangeFailed {
+        /// The sandbox.
+        id: SandboxId,
+        /// `pause` or `resume`.
+        what: &'static str,
+        /// What is in the way, without a final full stop.
+        reason: String,
+    },
+    /// The container engine is not there or does not answer.
+    #[error("The container engine at {} does not answer: {reason}.", socket.display())]
+    NoEngine {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What happened, without a final full stop.
+        reason: String,
+    },
+    /// The container engine will not do something.
+    #[error("The container engine refused to {action}: {reason}.")]
+    Engine {
+        /// What was asked of it.
+        action: &'static str,
+        /// What it says, without a final full stop.
+        reason: String,
+    },
+    /// A container that cannot be adopted.
+    #[error("{target} cannot be adopted: {reason}.")]
+    Adopt {
+        /// As the user named it.
+        target: String,
+        /// What is wrong, without a final full stop.
         reason: String,
     },
     /// Another process is busy with this sandbox for longer than we are willing to wait.

@@ -1,9 +1,13 @@
 //! How sandboxes are made and reached.
 //!
 //! A [`Driver`] knows how to create, start, stop and remove a sandbox and how to reach the guest agent in it. It knows
-//! nothing about SSH, tokens or sessions. The one driver so far is [`OciDriver`], which makes Linux containers from an
-//! OCI bundle: by `libcontainer` in a shim process of its own per sandbox, or by an OCI runtime's command line (`runc`,
-//! `crun`, `runsc`).
+//! nothing about SSH, tokens or sessions.
+//!
+//! * [`OciDriver`] makes Linux containers from an OCI bundle: by `libcontainer` in a shim process of its own per sandbox, or by
+//!   an OCI runtime's command line (`runc`, `crun`, `runsc`).
+//! * [`QemuDriver`] makes virtual machines without a network.
+//! * [`DockerDriver`] has them made by Docker or Podman, and adopts containers that are there already.
+//! * [`ExternalDriver`] makes nothing: it reaches an agent that runs already in somebody else's machine or container.
 //!
 //! The sandbox is hostile. Nothing here follows a path that the sandbox controls: its listening socket is made on the host
 //! side and handed in as an open descriptor, and its files are only ever opened below a directory file descriptor or by
@@ -12,27 +16,53 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its purpose"))]
 
 mod bundle;
+mod docker;
 mod error;
+mod external;
+mod hybrid;
 mod id;
 mod image;
+mod images;
 mod oci;
 mod progress;
+mod qemu;
 pub mod shim;
 mod spec;
 mod state;
+mod supervised;
+
+/// The inside, for fuzz targets.
+#[cfg(feature = "testing")]
+pub mod testing {
+    use std::path::Path;
+
+    /// Unpacks layers, compressed or not, one over the other. Whether it worked.
+    pub fn unpack(root: &Path, layers: &[&[u8]]) -> bool {
+        let Ok(mut unpacker) = crate::image::unpack::Unpacker::new(root) else { return false };
+        layers.iter().all(|layer| {
+            crate::image::unpack::decompress(*layer).and_then(|(plain, _)| unpacker.layer(plain)).is_ok()
+        })
+    }
+}
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use docker::{AdoptTarget, DockerConfig, DockerDriver};
 pub use error::DriverError;
+pub use external::{External, ExternalConfig, ExternalDriver, ExternalLink, TlsFiles};
 pub use id::{InvalidSandboxId, SandboxId};
+pub use images::{
+    Credentials, ImageError, ImageEvent, ImageProgress, ImageRef, Images, Platform, Pull, StoredImage,
+};
 pub use oci::{OciConfig, OciDriver};
 pub use progress::{NoProgress, Progress};
+pub use qemu::{MachineSettings, QemuConfig, QemuDriver, StartMode};
 pub use spec::{
-    BindMount, DEFAULT_MEMORY_BYTES, DEFAULT_PIDS, ImageSource, InvalidSpec, MountAccess, Network, Runtime,
-    SandboxSpec, State, StopCause,
+    BindMount, DEFAULT_DISK_BYTES, DEFAULT_MEMORY_BYTES, DEFAULT_PIDS, DEFAULT_VM_MEMORY_BYTES, ImageName,
+    ImageSource, InvalidSpec, MountAccess, Network, Runtime, SandboxSpec, State, StopCause,
 };
 
 /// One way to make sandboxes.
@@ -43,6 +73,11 @@ pub use spec::{
 pub trait Driver: Send + Sync {
     /// The name that `--driver` takes, for example `oci`.
     fn name(&self) -> &'static str;
+
+    /// Who makes the sandboxes where that is a program of its own, with its version: a container engine. `None` while it is not known.
+    fn engine(&self) -> Option<String> {
+        None
+    }
 
     /// Makes the sandbox's directory and unpacks its image; starts nothing.
     ///
@@ -61,6 +96,24 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`DriverError::NotFound`], or the reason why the sandbox could not be stopped.
     async fn stop(&self, id: &SandboxId, grace: Duration) -> Result<(), DriverError>;
+
+    /// Halts a running sandbox: nothing in it runs until it is resumed, and its memory stays. Pausing a paused sandbox is not an error.
+    ///
+    /// # Errors
+    /// [`DriverError::CannotPause`] for a driver that has no way to, [`DriverError::NotFound`], or the reason.
+    async fn pause(&self, id: &SandboxId) -> Result<(), DriverError> {
+        let _ = id;
+        Err(DriverError::CannotPause(self.name()))
+    }
+
+    /// Lets a paused sandbox go on, with the right time. Resuming a running sandbox is not an error.
+    ///
+    /// # Errors
+    /// As [`Driver::pause`].
+    async fn resume(&self, id: &SandboxId) -> Result<(), DriverError> {
+        let _ = id;
+        Err(DriverError::CannotPause(self.name()))
+    }
 
     /// Kills the sandbox if it runs and removes everything that belongs to it: processes, mounts, cgroups, files.
     ///

@@ -1,5 +1,7 @@
 //! What a sandbox is made of, as data that is stored with it.
 
+mod image;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -8,11 +10,25 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::SandboxId;
+use crate::{AdoptTarget, External, SandboxId};
+
+pub use image::{ImageName, ImageSource};
 
 /// Memory limit in bytes where the specification names none: enough for a compiler, small enough that a hog does not hurt the
 /// host.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
+
+/// Memory of a virtual machine in bytes where the specification names none.
+pub const DEFAULT_VM_MEMORY_BYTES: u64 = 512 << 20;
+
+/// Size in bytes of a virtual machine's disk where the specification names none. It takes room only as it is written.
+pub const DEFAULT_DISK_BYTES: u64 = 4 << 30;
+
+/// Smallest disk in bytes that holds a file system and something to write.
+const MIN_DISK_BYTES: u64 = 16 << 20;
+
+/// Largest disk in bytes.
+const MAX_DISK_BYTES: u64 = 16 << 40;
 
 /// Limit of processes and threads where the specification names none: a build fits, a fork bomb stays harmless.
 pub const DEFAULT_PIDS: u64 = 1024;
@@ -52,6 +68,9 @@ pub struct SandboxSpec {
     /// Limit of processes and threads; `None` means [`DEFAULT_PIDS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
+    /// Size in bytes of what a virtual machine can write; `None` means [`DEFAULT_DISK_BYTES`]. Other drivers do not limit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Environment of the agent, which every session inherits, after the image's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(String, String)>,
@@ -61,6 +80,12 @@ pub struct SandboxSpec {
     /// What of the network the sandbox sees.
     #[serde(default)]
     pub network: Network,
+    /// How an agent that is there already is reached; for the driver `external` and for no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// A container that is there already; for the driver `docker` and for no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<AdoptTarget>,
 }
 
 impl SandboxSpec {
@@ -75,9 +100,12 @@ impl SandboxSpec {
             memory_bytes: None,
             cpus: None,
             pids: None,
+            disk_bytes: None,
             env: Vec::new(),
             mounts: Vec::new(),
             network: Network::default(),
+            external: None,
+            adopt: None,
         }
     }
 
@@ -104,6 +132,9 @@ impl SandboxSpec {
         if self.pids.is_some_and(|pids| pids < MIN_PIDS || i64::try_from(pids).is_err()) {
             return Err(InvalidSpec::Pids);
         }
+        if self.disk_bytes.is_some_and(|bytes| !(MIN_DISK_BYTES..=MAX_DISK_BYTES).contains(&bytes)) {
+            return Err(InvalidSpec::Disk);
+        }
         if self.env.len() > MAX_LIST || self.mounts.len() > MAX_LIST {
             return Err(InvalidSpec::TooMany);
         }
@@ -112,6 +143,7 @@ impl SandboxSpec {
                 return Err(InvalidSpec::Env(key.clone()));
             }
         }
+        self.external.as_ref().map_or(Ok(()), External::validate)?;
         self.mounts.iter().try_for_each(BindMount::validate)
     }
 }
@@ -142,6 +174,9 @@ pub enum InvalidSpec {
     /// Too few processes.
     #[error("the process limit is below 16.")]
     Pids,
+    /// Too small or too large a disk.
+    #[error("the disk is not between 16 MiB and 16 TiB.")]
+    Disk,
     /// More than 256 variables or mounts.
     #[error("there are more than 256 variables or mounts.")]
     TooMany,
@@ -156,6 +191,43 @@ pub enum InvalidSpec {
     /// A malformed network.
     #[error("the network {0:?} is neither \"none\" nor \"host\".")]
     Network(String),
+    /// A way to an agent that cannot be.
+    #[error("the link {link:?} cannot be used: {reason}.")]
+    Link {
+        /// As it was written, cut short.
+        link: String,
+        /// What is wrong, without a final full stop.
+        reason: &'static str,
+    },
+    /// A container that cannot be meant.
+    #[error("{target:?} cannot be adopted: {reason}.")]
+    Adopt {
+        /// As it was written, cut short.
+        target: String,
+        /// What is wrong, without a final full stop.
+        reason: &'static str,
+    },
+    /// Something that this driver has no use for.
+    #[error("the driver {driver} has no use for {what}.")]
+    Pointless {
+        /// The driver.
+        driver: &'static str,
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The driver needs something more.
+    #[error("the driver {driver} needs {what}.")]
+    Missing {
+        /// The driver.
+        driver: &'static str,
+        /// What it needs.
+        what: &'static str,
+    },
+    /// Neither `host`, nor a path, nor the name of an image.
+    #[error(
+        "the image {0:?} is not \"host\", a path that begins with '/' or '.', or a name such as debian:12 or host:5000/team/box@sha256:…."
+    )]
+    Image(String),
     /// An empty word.
     #[error("{0} must not be empty.")]
     Empty(&'static str),
@@ -238,53 +310,6 @@ impl TryFrom<String> for Runtime {
 impl From<Runtime> for String {
     fn from(runtime: Runtime) -> Self {
         runtime.to_string()
-    }
-}
-
-/// Where the root file system comes from. As text: `host`, or the path of a directory or tar file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ImageSource {
-    /// The host's own /usr, read-only, with a generated /etc.
-    #[default]
-    Host,
-    /// A directory (root file system or OCI layout) or a tar file (of either). A relative path is relative to the working
-    /// directory of the process that creates the sandbox, so callers make it absolute before they send it elsewhere.
-    Path(PathBuf),
-}
-
-impl FromStr for ImageSource {
-    type Err = InvalidSpec;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "" => Err(InvalidSpec::Empty("the image")),
-            "host" => Ok(Self::Host),
-            path => Ok(Self::Path(path.into())),
-        }
-    }
-}
-
-impl fmt::Display for ImageSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host => f.write_str("host"),
-            Self::Path(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-impl TryFrom<String> for ImageSource {
-    type Error = InvalidSpec;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<ImageSource> for String {
-    fn from(image: ImageSource) -> Self {
-        image.to_string()
     }
 }
 
@@ -383,12 +408,18 @@ pub enum State {
     Starting,
     /// The agent runs.
     Running {
-        /// Process id of the agent (of the runtime's sandbox process with gVisor), as the host sees it.
+        /// Process id of the agent (of the runtime's sandbox process with gVisor; of the program of an `exec:` link), as the host
+        /// sees it; 0 where it is no process of this machine.
         pid: u32,
         /// When the container was started.
         started_at: SystemTime,
         /// What this machine could not give it, one sentence each.
         warnings: Vec<String>,
+    },
+    /// It was halted and keeps its memory.
+    Paused {
+        /// When it was started.
+        started_at: SystemTime,
     },
     /// It ran, and ended.
     Stopped {
@@ -419,6 +450,16 @@ pub enum StopCause {
     },
     /// The shim ended without a word (it was killed, or the machine went down).
     Lost,
+    /// It ended, and who runs it says how: a container engine.
+    Ended {
+        /// The sentence, without a final full stop.
+        reason: String,
+    },
+    /// Its agent does not answer; its own machine says why.
+    Unreachable {
+        /// What the last attempt met, without a final full stop.
+        reason: String,
+    },
     /// It did not come up.
     StartFailed {
         /// What the shim reported, without a final full stop.
@@ -438,6 +479,8 @@ impl fmt::Display for StopCause {
                 write!(f, "its agent was killed by signal {signal} after the memory limit was hit")
             }
             Self::Lost => f.write_str("its supervisor was killed or the machine went down"),
+            Self::Ended { reason } => f.write_str(reason),
+            Self::Unreachable { reason } => write!(f, "its agent cannot be reached: {reason}"),
             Self::StartFailed { reason } => write!(f, "it did not start: {reason}"),
         }
     }

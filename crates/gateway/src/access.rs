@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sandgate_policy::{
-    Credential, Denied, DenyReason, Principal, Scopes, TokenState, TypedToken, check_token, hash_presented,
+    Credential, Denied, DenyReason, FileAccess, ForwardAccess, ForwardRules, Principal, Scopes,
+    SessionAccess, TokenState, TypedToken, certificate_label, check_token, hash_presented,
 };
-use sandgate_store::{Store, Use};
+use sandgate_ssh::event::{Certificate, PublicKey};
+use sandgate_store::{KeyLookup, OpenedSandbox, Store, Use};
 use ssh_key::HashAlg;
 use time::OffsetDateTime;
 
+use crate::certificate::{self, Granted, Presented};
 use crate::session::{EndReason, Registry};
 
 /// Longest presented sandbox name that is looked up, in bytes. Longer ones cannot exist.
@@ -29,7 +32,7 @@ const REMEMBERED: usize = 4096;
 pub enum Revoked {
     /// The token with this identifier.
     Token(String),
-    /// The key with this identifier.
+    /// The key with this identifier, and all certificates that it signed.
     Key(String),
     /// Every access to the sandbox with this identifier.
     Sandbox(String),
@@ -40,7 +43,10 @@ impl Revoked {
         match (self, &principal.credential) {
             (Revoked::Sandbox(id), _) => *id == principal.sandbox_id,
             (Revoked::Token(id), Credential::Token { id: held, .. }) => id == held,
-            (Revoked::Key(id), Credential::Key { id: held, .. }) => id == held,
+            (
+                Revoked::Key(id),
+                Credential::Key { id: held, .. } | Credential::Certificate { authority_id: held, .. },
+            ) => id == held,
             _ => false,
         }
     }
@@ -99,6 +105,9 @@ impl Access {
             scopes: token.scopes,
             expires_at: Some(token.expires_at),
             login_user: None,
+            files: token.files,
+            forward: ForwardAccess { credential: token.forward, sandbox: found.sandbox_forward },
+            session: SessionAccess::default(),
         })
     }
 
@@ -107,9 +116,70 @@ impl Access {
     ///
     /// # Errors
     /// [`Denied`], without a public reason: a key that does not fit is no sign of former access.
-    pub async fn by_key(&self, sandbox: &[u8], blob: &[u8], source: IpAddr) -> Result<Principal, Denied> {
+    pub async fn by_key(&self, name: &[u8], blob: &[u8], source: IpAddr) -> Result<Principal, Denied> {
+        let found = self.registered(name, blob).await?;
+        if found.authority.is_some() {
+            return Err(Denied::silent(DenyReason::UnknownKey));
+        }
+        let sandbox = opened(found.sandbox, &found.name, source)?;
+        self.store.note_use(Use::Key { id: found.id.clone(), at: OffsetDateTime::now_utc() });
+        Ok(Principal {
+            sandbox_id: sandbox.id,
+            sandbox_name: sandbox.name,
+            credential: Credential::Key { id: found.id, name: found.name },
+            scopes: Scopes::all(),
+            expires_at: None,
+            login_user: None,
+            files: FileAccess::default(),
+            forward: ForwardAccess { credential: ForwardRules::default(), sandbox: sandbox.forward },
+            session: SessionAccess::default(),
+        })
+    }
+
+    /// Who holds `certificate` around `key` and asks for the sandbox of that name. The authority's signature was checked when the certificate
+    /// was read; that of the key's holder is for the caller, as in [`Self::by_key`].
+    ///
+    /// # Errors
+    /// [`Denied`]; told is who has a certificate of a registered authority, for that sandbox, whose time is not now.
+    pub async fn by_certificate(
+        &self,
+        name: &[u8],
+        key: &PublicKey,
+        certificate: &Certificate,
+        presented: Presented,
+    ) -> Result<Principal, Denied> {
+        let found = self.registered(name, &certificate.ca.blob).await?;
+        let Some(authority) = found.authority else {
+            return Err(Denied::silent(DenyReason::UnknownKey));
+        };
+        let sandbox = opened(found.sandbox, &found.name, presented.source)?;
+        let now = OffsetDateTime::now_utc();
+        let Granted { scopes, expires_at, session } =
+            certificate::check(certificate, &authority, &sandbox.name, presented, now)?;
+        self.store.note_use(Use::Key { id: found.id.clone(), at: now });
+        Ok(Principal {
+            sandbox_id: sandbox.id,
+            sandbox_name: sandbox.name,
+            credential: Credential::Certificate {
+                authority_id: found.id,
+                authority: found.name,
+                label: certificate_label(&certificate.key_id),
+                serial: certificate.serial,
+                fingerprint: key.fingerprint(),
+            },
+            scopes,
+            expires_at,
+            login_user: None,
+            files: FileAccess::default(),
+            forward: ForwardAccess { credential: ForwardRules::default(), sandbox: sandbox.forward },
+            session,
+        })
+    }
+
+    /// The registered key with this public blob, and what it opens of the sandbox of that name.
+    async fn registered(&self, name: &[u8], blob: &[u8]) -> Result<KeyLookup, Denied> {
         // What is too long for a name is looked up as the empty one, which does not exist either.
-        let name = String::from_utf8_lossy(if sandbox.len() > MAX_NAME { b"" } else { sandbox });
+        let name = String::from_utf8_lossy(if name.len() > MAX_NAME { b"" } else { name });
         let Ok(key) = ssh_key::PublicKey::from_bytes(blob) else {
             return Err(Denied::silent(DenyReason::UnknownKey));
         };
@@ -122,22 +192,7 @@ impl Access {
         let same_key = |stored: &str| {
             ssh_key::PublicKey::from_openssh(stored).is_ok_and(|stored| stored.key_data() == key.key_data())
         };
-        let Some(found) = found.filter(|found| same_key(&found.public_key)) else {
-            return Err(Denied::silent(DenyReason::UnknownKey));
-        };
-        let Some((sandbox_id, sandbox_name)) = found.sandbox else {
-            tracing::debug!(key = found.name, %source, "the key does not open that sandbox");
-            return Err(Denied::silent(DenyReason::KeyNotForSandbox));
-        };
-        self.store.note_use(Use::Key { id: found.id.clone(), at: OffsetDateTime::now_utc() });
-        Ok(Principal {
-            sandbox_id,
-            sandbox_name,
-            credential: Credential::Key { id: found.id, name: found.name },
-            scopes: Scopes::all(),
-            expires_at: None,
-            login_user: None,
-        })
+        found.filter(|found| same_key(&found.public_key)).ok_or(Denied::silent(DenyReason::UnknownKey))
     }
 
     /// Whether the access of `principal` was taken back while its login was being decided. To be asked right *after* the
@@ -170,4 +225,11 @@ impl Access {
     pub(crate) fn interrupt_sandbox(&self, sandbox_id: &str, reason: &str) -> usize {
         self.registry.end_connections(|principal| principal.sandbox_id == sandbox_id, &EndReason::new(reason))
     }
+}
+
+fn opened(sandbox: Option<OpenedSandbox>, key: &str, source: IpAddr) -> Result<OpenedSandbox, Denied> {
+    sandbox.ok_or_else(|| {
+        tracing::debug!(key, %source, "the key does not open that sandbox");
+        Denied::silent(DenyReason::KeyNotForSandbox)
+    })
 }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sandgate_policy::{Denied, Principal};
+use sandgate_policy::{Credential, Denied, Principal};
 use sandgate_store::{AuditRow, Record, SessionEnd, SessionRow, Store};
 use time::OffsetDateTime;
 
@@ -37,16 +37,22 @@ impl Audit {
             .await;
     }
 
-    /// Somebody logged in.
-    pub fn login(&self, principal: &Principal, client: SocketAddr) {
-        self.store.record_later(Record::Audit(AuditRow {
-            at: OffsetDateTime::now_utc(),
-            action: "login".to_owned(),
-            sandbox_id: Some(principal.sandbox_id.clone()),
-            actor: principal.credential.to_string(),
-            client: Some(client.to_string()),
-            detail: format!("scopes {}", principal.scopes),
-        }));
+    /// Somebody logged in. Waits while the queue is full.
+    pub async fn login(&self, principal: &Principal, client: SocketAddr) {
+        let mut detail = format!("scopes {}", principal.scopes);
+        if let Credential::Certificate { fingerprint, .. } = &principal.credential {
+            detail.push_str(&format!(", key {fingerprint}"));
+        }
+        self.store
+            .record(Record::Audit(AuditRow {
+                at: OffsetDateTime::now_utc(),
+                action: "login".to_owned(),
+                sandbox_id: Some(principal.sandbox_id.clone()),
+                actor: principal.credential.to_string(),
+                client: Some(client.to_string()),
+                detail,
+            }))
+            .await;
     }
 
     /// Somebody was refused. Recorded when a credential that was valid once was used, see above.
@@ -60,6 +66,26 @@ impl Audit {
             client: Some(client.to_string()),
             detail: format!("{}: {told}", denied.log.as_str()),
         }));
+    }
+
+    /// A file server changed something. Waits while the queue is full.
+    pub(crate) async fn file_changed(&self, row: AuditRow) {
+        self.store.record(Record::Audit(row)).await;
+    }
+
+    /// A forwarded agent was used, or was to be. Waits while the queue is full.
+    pub(crate) async fn agent_used(&self, row: AuditRow) {
+        self.store.record(Record::Audit(row)).await;
+    }
+
+    /// As [`Self::agent_used`], from a destructor. There are few of those: a request that was under way for each connection.
+    pub(crate) fn agent_used_last(&self, row: AuditRow) {
+        self.store.record_later(Record::Audit(row));
+    }
+
+    /// Waits until the queue has room for what a session will bring.
+    pub(crate) async fn room(&self) {
+        self.store.room().await;
     }
 
     /// A session began.

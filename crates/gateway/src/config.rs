@@ -3,14 +3,20 @@
 //! Reading it has no side effects. An unknown key in the file is an error that names it: a limit that was misspelt and
 //! silently not applied would be found out too late.
 
+mod file;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sandgate_driver::{DockerConfig, MachineSettings};
+use sandgate_guest::Keepalive;
 use sandgate_policy::{AcceptEnv, PatternError, TtlPolicy};
-use serde::Deserialize;
+use sandgate_store::Keep;
 
+use crate::images::ImagesConfig;
 use crate::limits::Limits;
+use file::File;
 
 /// Everything that [`crate::Gateway::build`] needs to know.
 #[derive(Debug, Clone)]
@@ -27,16 +33,30 @@ pub struct Config {
     pub session: SessionConfig,
     /// The SSH protocol.
     pub ssh: SshConfig,
+    /// When a guest that has fallen silent is given up.
+    pub guest_keepalive: Keepalive,
+    /// When a client of the control socket that has fallen silent is given up.
+    pub control_keepalive: Keepalive,
     /// Who may connect, and how often.
     pub limits: Limits,
     /// What one login may do and how long it may take.
     pub login: LoginConfig,
     /// How long tokens live.
     pub tokens: TtlPolicy,
+    /// How long records are kept.
+    pub store: Keep,
     /// How long sessions may go on after the gateway was told to stop.
     pub drain_deadline: Duration,
     /// How long a sandbox gets to end before it is killed.
     pub stop_grace: Duration,
+    /// How virtual machines are made.
+    pub qemu: MachineSettings,
+    /// How long the agent of a sandbox that starts may take to answer.
+    pub start_timeout: Duration,
+    /// Registries and logins.
+    pub images: ImagesConfig,
+    /// Where Docker or Podman listens, for the driver `docker`.
+    pub docker_socket: PathBuf,
 }
 
 /// The `[session]` table.
@@ -59,6 +79,8 @@ pub struct SshConfig {
     pub keepalive: Duration,
     /// Unanswered keepalives that end a connection.
     pub keepalive_missed: u32,
+    /// Remove what is at the path of a socket before listening on it (sshd's `StreamLocalBindUnlink`).
+    pub stream_local_bind_unlink: bool,
     /// Host name that clients are told to use, where it is not the listening address.
     pub public_host: Option<String>,
     /// Port that clients are told to use, where it is not the listening one.
@@ -73,6 +95,7 @@ impl Default for SshConfig {
             rekey_interval: None,
             keepalive: Duration::from_secs(30),
             keepalive_missed: 3,
+            stream_local_bind_unlink: false,
             public_host: None,
             public_port: None,
         }
@@ -100,8 +123,8 @@ impl Default for LoginConfig {
             handshake_deadline: Duration::from_secs(30),
             login_deadline: Duration::from_secs(120),
             max_attempts: 6,
-            // 100 ControlMaster sessions at once must work, with forwards beside them.
-            max_channels: 256,
+            // 1,000 forwarded connections at once must work, in each direction. A window is 64 KiB where there are many.
+            max_channels: 2048,
             unused_timeout: None,
         }
     }
@@ -117,11 +140,18 @@ impl Config {
             http_listen: None,
             session: SessionConfig::default(),
             ssh: SshConfig::default(),
+            guest_keepalive: Keepalive::default(),
+            control_keepalive: Keepalive::default(),
             limits: Limits::default(),
             login: LoginConfig::default(),
             tokens: TtlPolicy::default(),
+            store: Keep::default(),
             drain_deadline: Duration::from_secs(30),
             stop_grace: Duration::from_secs(10),
+            qemu: MachineSettings::default(),
+            start_timeout: Duration::from_secs(30),
+            images: ImagesConfig::default(),
+            docker_socket: DockerConfig::DEFAULT_SOCKET.into(),
         }
     }
 
@@ -143,195 +173,7 @@ impl Config {
     pub fn apply_toml(&mut self, text: &str) -> Result<(), ConfigError> {
         let file: File = toml::from_str(text)
             .map_err(|error| ConfigError::Toml(error.to_string().trim_end().to_owned()))?;
-        if let Some(listen) = file.ssh.listen {
-            self.ssh_listen = listen;
-        }
-        if let Some(listen) = file.http.listen {
-            self.http_listen = Some(listen);
-        }
-        if let Some(patterns) = file.session.accept_env {
-            self.session.accept_env = AcceptEnv::new(patterns).map_err(ConfigError::AcceptEnv)?;
-        }
-        set(&mut self.ssh.compat, file.ssh.compat);
-        if let Some(bytes) = file.ssh.rekey_bytes {
-            self.ssh.rekey_bytes = Some(at_least("ssh.rekey_bytes", bytes, MIN_REKEY_BYTES)?);
-        }
-        if let Some(interval) = file.ssh.rekey_interval {
-            self.ssh.rekey_interval = Some(not_zero("ssh.rekey_interval", interval.0)?);
-        }
-        if let Some(interval) = file.ssh.keepalive {
-            self.ssh.keepalive = not_zero("ssh.keepalive", interval.0)?;
-        }
-        if let Some(missed) = file.ssh.keepalive_missed {
-            self.ssh.keepalive_missed = at_least("ssh.keepalive_missed", missed, 1)?;
-        }
-        if let Some(host) = file.ssh.public_host {
-            self.ssh.public_host = Some(host_name(host)?);
-        }
-        if let Some(port) = file.ssh.public_port {
-            self.ssh.public_port = Some(at_least("ssh.public_port", port, 1)?);
-        }
-        let limits = file.limits;
-        set(&mut self.limits.source_penalties, limits.source_penalties);
-        if let Some(count) = limits.max_unauthenticated {
-            self.limits.max_unauthenticated = at_least("limits.max_unauthenticated", count, 1)?;
-        }
-        if let Some(count) = limits.max_connections_per_credential {
-            self.limits.max_connections_per_credential =
-                at_least("limits.max_connections_per_credential", count, 1)?;
-        }
-        if let Some(deadline) = limits.handshake_deadline {
-            self.login.handshake_deadline = not_zero("limits.handshake_deadline", deadline.0)?;
-        }
-        if let Some(deadline) = limits.login_deadline {
-            self.login.login_deadline = not_zero("limits.login_deadline", deadline.0)?;
-        }
-        if let Some(count) = limits.max_attempts {
-            self.login.max_attempts = at_least("limits.max_attempts", count, 1)?;
-        }
-        if let Some(count) = limits.max_channels {
-            self.login.max_channels = at_least("limits.max_channels", count, 1)?;
-        }
-        if let Some(timeout) = limits.unused_connection_timeout {
-            self.login.unused_timeout = Some(not_zero("limits.unused_connection_timeout", timeout.0)?);
-        }
-        if let Some(ttl) = file.tokens.max_ttl {
-            self.tokens.max = span("tokens.max_ttl", ttl.0)?;
-        }
-        if let Some(ttl) = file.tokens.default_ttl {
-            self.tokens.default = span("tokens.default_ttl", ttl.0)?;
-        }
-        if let Some(deadline) = file.drain.deadline {
-            self.drain_deadline = deadline.0;
-        }
-        if let Some(grace) = file.sandbox.stop_grace {
-            self.stop_grace = grace.0;
-        }
-        Ok(())
-    }
-}
-
-/// Below this, a connection would do little but exchange keys.
-const MIN_REKEY_BYTES: u64 = 64 * 1024;
-
-fn set<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
-    }
-}
-
-fn at_least<T: PartialOrd + std::fmt::Display>(
-    key: &'static str,
-    value: T,
-    least: T,
-) -> Result<T, ConfigError> {
-    if value < least {
-        return Err(ConfigError::TooSmall { key, least: least.to_string() });
-    }
-    Ok(value)
-}
-
-fn not_zero(key: &'static str, value: Duration) -> Result<Duration, ConfigError> {
-    if value.is_zero() { Err(ConfigError::TooSmall { key, least: "1ms".to_owned() }) } else { Ok(value) }
-}
-
-fn span(key: &'static str, value: Duration) -> Result<time::Duration, ConfigError> {
-    let value = not_zero(key, value)?;
-    time::Duration::try_from(value).map_err(|_| ConfigError::TooSmall { key, least: "1s".to_owned() })
-}
-
-/// A host name is printed into command lines and ssh_config, so it must be one plain word.
-fn host_name(host: String) -> Result<String, ConfigError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:_".contains(&byte);
-    if host.is_empty() || host.len() > 253 || host.starts_with('-') || !host.bytes().all(plain) {
-        return Err(ConfigError::HostName(host));
-    }
-    Ok(host)
-}
-
-/// The file as written. Every field is optional.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    session: FileSession,
-    ssh: FileSsh,
-    http: FileHttp,
-    limits: FileLimits,
-    tokens: FileTokens,
-    drain: FileDrain,
-    sandbox: FileSandbox,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileSession {
-    accept_env: Option<Vec<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileSsh {
-    listen: Option<SocketAddr>,
-    compat: Option<bool>,
-    rekey_bytes: Option<u64>,
-    rekey_interval: Option<Span>,
-    keepalive: Option<Span>,
-    keepalive_missed: Option<u32>,
-    public_host: Option<String>,
-    public_port: Option<u16>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileHttp {
-    listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileLimits {
-    source_penalties: Option<bool>,
-    max_unauthenticated: Option<usize>,
-    max_connections_per_credential: Option<usize>,
-    handshake_deadline: Option<Span>,
-    login_deadline: Option<Span>,
-    max_attempts: Option<u32>,
-    max_channels: Option<usize>,
-    unused_connection_timeout: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileTokens {
-    default_ttl: Option<Span>,
-    max_ttl: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileDrain {
-    deadline: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileSandbox {
-    stop_grace: Option<Span>,
-}
-
-/// A length of time, written `"30s"`, `"1h 30m"` or `"7days"`.
-#[derive(Debug)]
-struct Span(Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let span = humantime::parse_duration(&text).map_err(|error| {
-            serde::de::Error::custom(format!(
-                "\"{text}\" is not a length of time such as \"30s\" or \"1h\" ({error})"
-            ))
-        })?;
-        Ok(Span(span))
+        file.lay_over(self)
     }
 }
 
@@ -363,6 +205,14 @@ pub enum ConfigError {
     /// Not a host name or address.
     #[error("ssh.public_host: \"{0}\" is neither a host name nor an address")]
     HostName(String),
+    /// A path that depends on where the gateway was started.
+    #[error("{key}: the path {path} is not absolute")]
+    RelativePath {
+        /// The key.
+        key: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// A number or time below what makes sense.
     #[error("{key} must be at least {least}")]
     TooSmall {
@@ -403,8 +253,15 @@ mod tests {
                 rekey_interval = "1h"
                 keepalive = "2s"
                 keepalive_missed = 5
+                stream_local_bind_unlink = true
                 public_host = "box.example.org"
                 public_port = 22
+                [guest]
+                keepalive = "3s"
+                keepalive_missed = 6
+                [control]
+                keepalive = "4s"
+                keepalive_missed = 7
                 [http]
                 listen = "[::1]:8022"
                 [limits]
@@ -419,19 +276,38 @@ mod tests {
                 [tokens]
                 default_ttl = "10m"
                 max_ttl = "2days"
+                [store]
+                keep_sessions = "3days"
+                keep_audit = "forever"
                 [drain]
                 deadline = "1s"
                 [sandbox]
                 stop_grace = "6s"
+                start_timeout = "8s"
+                [qemu]
+                kernel = "/k"
+                program = "/q"
+                vhost_device_vsock = "/v"
+                start = "cold"
+                [images]
+                insecure_registries = ["registry.lan:5000"]
+                auth_file = "/etc/docker.json"
+                auth."ghcr.io" = { username = "me", password_file = "/etc/pw" }
+                stall_timeout = "9s"
+                [docker]
+                socket = "/run/podman/podman.sock"
                 "#,
             )
             .expect("a file");
         assert!(changed.session.accept_env.accepts(b"FOO_1") && !changed.session.accept_env.accepts(b"LANG"));
         assert_eq!(changed.ssh_listen.port(), 2200);
-        assert!(changed.ssh.compat);
+        assert!(changed.ssh.compat && changed.ssh.stream_local_bind_unlink);
         assert_eq!(changed.ssh.rekey_bytes, Some(16 << 20));
         assert_eq!(changed.ssh.rekey_interval, Some(Duration::from_secs(3600)));
         assert_eq!((changed.ssh.keepalive, changed.ssh.keepalive_missed), (Duration::from_secs(2), 5));
+        let keepalive =
+            |seconds, max_missed| Keepalive { interval: Duration::from_secs(seconds), max_missed };
+        assert_eq!((changed.guest_keepalive, changed.control_keepalive), (keepalive(3, 6), keepalive(4, 7)));
         assert_eq!(
             (changed.ssh.public_host.as_deref(), changed.ssh.public_port),
             (Some("box.example.org"), Some(22))
@@ -448,10 +324,27 @@ mod tests {
         assert_eq!(changed.login.unused_timeout, Some(Duration::from_secs(5)));
         assert_eq!(changed.tokens.default, time::Duration::minutes(10));
         assert_eq!(changed.tokens.max, time::Duration::days(2));
+        assert_eq!(changed.docker_socket, Path::new("/run/podman/podman.sock"));
+        assert_eq!(changed.store, Keep { sessions: Some(time::Duration::days(3)), audit: None });
+        let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(
-            (changed.drain_deadline, changed.stop_grace),
-            (Duration::from_secs(1), Duration::from_secs(6))
+            changed.qemu,
+            MachineSettings {
+                kernel: path("/k"),
+                qemu: path("/q"),
+                vhost_device_vsock: path("/v"),
+                start: sandgate_driver::StartMode::Cold,
+            }
         );
+        assert_eq!(
+            (changed.drain_deadline, changed.stop_grace, changed.start_timeout),
+            (Duration::from_secs(1), Duration::from_secs(6), Duration::from_secs(8))
+        );
+        let images = &changed.images;
+        assert_eq!(images.insecure_registries, ["registry.lan:5000"]);
+        assert_eq!(images.auth_file.as_deref(), Some(Path::new("/etc/docker.json")));
+        assert_eq!(images.auth["ghcr.io"].username, "me");
+        assert_eq!(images.stall_timeout, Duration::from_secs(9));
     }
 
     #[test]
@@ -461,10 +354,15 @@ mod tests {
             ("[limit]\nx = 1", "limit"),
             ("[ssh]\nkeepalive = \"soon\"", "soon"),
             ("[ssh]\nkeepalive = \"0s\"", "ssh.keepalive"),
+            ("[store]\nkeep_audit = \"always\"", "always"),
+            ("[store]\nkeep_sessions = \"0d\"", "store.keep_sessions"),
+            ("[guest]\nkeepalive = \"0s\"", "guest.keepalive"),
+            ("[control]\nkeepalive_missed = 0", "control.keepalive_missed"),
             ("[ssh]\nrekey_bytes = 1", "65536"),
             ("[ssh]\npublic_host = \"a b\"", "public_host"),
             ("[session]\naccept_env = [\"A=B\"]", "A=B"),
             ("[limits]\nmax_channels = -1", "max_channels"),
+            ("[qemu]\nstart = \"hot\"", "hot"),
         ] {
             let error = config().apply_toml(text).expect_err(text).to_string();
             assert!(error.contains(says), "{text:?} gave {error}");

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::FlockOperation;
-use sandgate_driver::{Driver, DriverError, OciConfig, OciDriver};
+use sandgate_driver::{
+    DockerConfig, DockerDriver, Driver, DriverError, ExternalConfig, ExternalDriver, ImageError, OciConfig,
+    OciDriver, QemuConfig, QemuDriver,
+};
 use sandgate_ssh::hostkey::HostKey;
 use sandgate_store::{Store, StoreError};
 use time::OffsetDateTime;
@@ -18,8 +21,10 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::drain::Drainer;
 use crate::hostkeys::{self, HostKeySet, HostKeysError};
+use crate::images::Images;
 use crate::keys::Keys;
 use crate::limits::{Penalties, PerCredential, Unauthenticated};
+use crate::metrics::Metrics;
 use crate::sandboxes::{SandboxError, Sandboxes};
 use crate::session::Registry;
 use crate::tokens::Tokens;
@@ -41,12 +46,16 @@ pub struct Gateway {
     pub access: Arc<Access>,
     /// The sandboxes.
     pub sandboxes: Arc<Sandboxes>,
+    /// The images that sandboxes can be made of by name.
+    pub images: Images,
     /// The tokens.
     pub tokens: Tokens,
     /// The public keys.
     pub keys: Keys,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Live connections and sessions.
     pub registry: Arc<Registry>,
     /// Sources that have failed too often.
@@ -74,9 +83,26 @@ impl Gateway {
     /// See [`BuildError`].
     pub async fn build(config: Config) -> Result<Arc<Gateway>, BuildError> {
         let lock = prepare_data_dir(&config.data_dir)?;
-        let oci = OciConfig::new(&config.data_dir, &config.agent_path);
-        let driver = OciDriver::new(oci).map_err(BuildError::Driver)?;
-        Gateway::assemble(config, lock, vec![Arc::new(driver)]).await
+        let mut oci = OciConfig::new(&config.data_dir, &config.agent_path);
+        oci.ready_timeout = config.start_timeout;
+        let oci = OciDriver::new(oci).map_err(BuildError::Driver)?;
+        let mut qemu = QemuConfig::new(&config.data_dir, &config.agent_path);
+        qemu.ready_timeout = qemu.ready_timeout.max(config.start_timeout);
+        qemu.machine = config.qemu.clone();
+        let qemu = QemuDriver::new(qemu).map_err(BuildError::Driver)?;
+        let mut external = ExternalConfig::new(&config.data_dir);
+        external.ready_timeout = config.start_timeout;
+        let external = ExternalDriver::new(external).map_err(BuildError::Driver)?;
+        let mut docker = DockerConfig::new(&config.data_dir, &config.agent_path);
+        docker.socket.clone_from(&config.docker_socket);
+        docker.ready_timeout = config.start_timeout;
+        docker.keepalive = config.guest_keepalive;
+        let docker = DockerDriver::new(docker).map_err(BuildError::Driver)?;
+        let drivers: Vec<Arc<dyn Driver>> =
+            vec![Arc::new(oci), Arc::new(qemu), Arc::new(external), Arc::new(docker)];
+        let gateway = Gateway::assemble(config, lock, drivers).await?;
+        gateway.images.tidy();
+        Ok(gateway)
     }
 
     /// As [`Gateway::build`], with other drivers: for tests and for programs that bring their own.
@@ -102,6 +128,7 @@ impl Gateway {
         let host_keys =
             tokio::task::spawn_blocking(move || hostkeys::load_or_generate(&key_directory, key_set));
         let store = Arc::new(Store::open(&config.data_dir.join(DATABASE), started_at).await?);
+        crate::forget::start(&store, config.store);
         let registry = Arc::new(Registry::default());
         let audit = Arc::new(Audit::new(store.clone()));
         let access = Arc::new(Access::new(store.clone(), registry.clone()));
@@ -113,9 +140,11 @@ impl Gateway {
                 audit.clone(),
                 drivers,
                 config.stop_grace,
+                config.guest_keepalive,
             )
             .await?,
         );
+        let images = Images::open(&config.data_dir, sandboxes.clone(), audit.clone(), config.images.clone())?;
         let tokens =
             Tokens::new(store.clone(), access.clone(), sandboxes.clone(), audit.clone(), config.tokens);
         let keys = Keys::new(store.clone(), access.clone(), sandboxes.clone(), audit.clone());
@@ -125,9 +154,11 @@ impl Gateway {
             store,
             access,
             sandboxes,
+            images,
             tokens,
             keys,
             audit,
+            metrics: Metrics::default(),
             registry,
             penalties: Penalties::default(),
             unauthenticated: Arc::default(),
@@ -239,6 +270,9 @@ pub enum BuildError {
     /// The sandboxes.
     #[error(transparent)]
     Sandboxes(#[from] SandboxError),
+    /// The images.
+    #[error(transparent)]
+    Images(#[from] ImageError),
     /// A defect on our side.
     #[error("the start broke off")]
     BrokenOff,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sandgate_policy::{KeyName, new_id};
+use sandgate_policy::{CertAuthority, KeyName, new_id};
 use sandgate_store::{KeyRow, KeySandboxes, Store, StoreError};
 use ssh_key::{Algorithm, HashAlg, PublicKey};
 use time::OffsetDateTime;
@@ -35,11 +35,17 @@ impl Keys {
     }
 
     /// Adds the key in `text` (one line, as in an `id_*.pub` file) for the sandboxes of those names, or for every one
-    /// when no name is given.
+    /// when no name is given. With an authority, it is its certificates that open them.
     ///
     /// # Errors
     /// Not a usable public key, a name or key that is there already, an unknown sandbox, or a failure of the store.
-    pub async fn add(&self, name: KeyName, text: &str, sandboxes: &[String]) -> Result<KeyRow, KeyError> {
+    pub async fn add(
+        &self,
+        name: KeyName,
+        text: &str,
+        sandboxes: &[String],
+        authority: Option<CertAuthority>,
+    ) -> Result<KeyRow, KeyError> {
         let mut key = parse(text)?;
         key.set_comment("");
         let allowed = if sandboxes.is_empty() {
@@ -60,6 +66,7 @@ impl Keys {
             fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
             public_key: key.to_openssh().map_err(|_| KeyError::NotAKey)?,
             sandboxes: allowed,
+            authority,
             created_at: OffsetDateTime::now_utc(),
             last_used_at: None,
         };
@@ -68,7 +75,13 @@ impl Keys {
             Err(StoreError::Exists) => return Err(KeyError::Exists(name)),
             Err(error) => return Err(error.into()),
         }
-        self.audit.owner_did("key.add", None, format!("{name} {}", row.fingerprint)).await;
+        let detail = match &row.authority {
+            None => format!("{name} {}", row.fingerprint),
+            Some(CertAuthority { principals }) => {
+                format!("{name} {} cert-authority principals \"{principals}\"", row.fingerprint)
+            }
+        };
+        self.audit.owner_did("key.add", None, detail).await;
         Ok(row)
     }
 
@@ -88,7 +101,8 @@ impl Keys {
         let Some(id) = self.store.delete_key(name).await? else {
             return Err(KeyError::NoKey(name.chars().take(64).collect()));
         };
-        let ended = self.access.end(Revoked::Key(id), "Your key was removed.");
+        let ended =
+            self.access.end(Revoked::Key(id), "Your key, or the authority of your certificate, was removed.");
         self.audit.owner_did("key.remove", None, format!("{name}, {ended} connections ended")).await;
         Ok(ended)
     }

@@ -7,18 +7,26 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod access;
+pub mod agent_forward;
 pub mod audit;
+pub mod certificate;
 pub mod config;
 pub mod drain;
+mod forget;
+pub mod forward;
 mod gateway;
 pub mod hostkeys;
 mod ids;
+pub mod images;
 pub mod keys;
 pub mod limits;
 pub mod listener;
+pub mod metrics;
+pub mod reach;
 pub mod sandboxes;
 pub mod session;
 pub mod ssh;
+pub mod tcp;
 pub mod tokens;
 mod workers;
 

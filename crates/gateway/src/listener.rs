@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
@@ -14,15 +13,13 @@ use crate::drain::{Drain, DrainStage};
 use crate::gateway::Gateway;
 use crate::session::Peer;
 use crate::ssh::{self, Origin};
+use crate::tcp;
 use crate::workers::Workers;
 
 /// Pause after a failed accept (out of descriptors, mostly), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a source with a penalty is told before the socket closes, as OpenSSH words it.
 const NOT_ALLOWED: &[u8] = b"Not allowed at this time\r\n";
-/// First probe of an idle TCP connection, and the pause between probes. The SSH keepalive finds dead clients sooner; this is
-/// for connections that have not logged in and for middleboxes that forget.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// An open SSH listener.
 #[derive(Debug)]
@@ -103,7 +100,7 @@ fn admit(
         refuse(stream);
         return Ok(());
     }
-    if let Err(error) = tune(&stream) {
+    if let Err(error) = tcp::tune(&stream) {
         tracing::debug!(%client, %error, "socket options not set");
     }
     let waiting = gateway.unauthenticated.enter(limits.max_unauthenticated);
@@ -131,10 +128,4 @@ fn refuse(mut stream: TcpStream) {
     let mut line = std::pin::pin!(stream.write_all(NOT_ALLOWED));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let _ = std::future::Future::poll(line.as_mut(), &mut context);
-}
-
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use sandgate_driver::{
-    BindMount, Driver, DriverError, ImageSource, InvalidSpec, Network, Progress, Runtime, SandboxId,
-    SandboxSpec, State,
+    AdoptTarget, BindMount, Driver, DriverError, External, ImageRef, ImageSource, InvalidSpec, Network,
+    Progress, Runtime, SandboxId, SandboxSpec, State,
 };
-use sandgate_guest::Guest;
-use sandgate_policy::{SandboxName, new_id};
+use sandgate_guest::{Guest, Keepalive, Timeouts};
+use sandgate_policy::{ForwardRules, Principal, SandboxName, new_id};
 use sandgate_store::{Phase, SandboxRow, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -57,6 +57,9 @@ pub struct NewSandbox {
     /// Limit of processes and threads.
     #[serde(default)]
     pub pids: Option<u64>,
+    /// Size of a virtual machine's disk in bytes.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
     /// Environment of every session.
     #[serde(default)]
     pub env: Vec<(String, String)>,
@@ -66,6 +69,15 @@ pub struct NewSandbox {
     /// What of the network it sees.
     #[serde(default)]
     pub network: Network,
+    /// The way to an agent that runs already, for the driver `external`.
+    #[serde(default)]
+    pub external: Option<External>,
+    /// A container that is there already, for the driver `docker`.
+    #[serde(default)]
+    pub adopt: Option<AdoptTarget>,
+    /// What may be forwarded into it and out of it, whoever comes.
+    #[serde(default)]
+    pub forward: ForwardRules,
 }
 
 fn default_driver() -> String {
@@ -84,9 +96,13 @@ impl NewSandbox {
             memory_bytes: None,
             cpus: None,
             pids: None,
+            disk_bytes: None,
             env: Vec::new(),
             mounts: Vec::new(),
             network: Network::default(),
+            external: None,
+            adopt: None,
+            forward: ForwardRules::default(),
         }
     }
 }
@@ -96,8 +112,12 @@ impl NewSandbox {
 pub struct SandboxInfo {
     /// What was asked for.
     pub spec: SandboxSpec,
+    /// What may be forwarded into it and out of it.
+    pub forward: ForwardRules,
     /// The driver that made it.
     pub driver: String,
+    /// The container engine behind the driver, and its version, where there is one and it has answered.
+    pub engine: Option<String>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// What it does, or why nobody can say.
@@ -110,6 +130,7 @@ pub struct SandboxInfo {
 #[derive(Clone)]
 struct Known {
     spec: SandboxSpec,
+    forward: ForwardRules,
     driver: Arc<dyn Driver>,
     created_at: OffsetDateTime,
     guest: Guest,
@@ -126,6 +147,7 @@ struct Shared {
     known: RwLock<BTreeMap<String, Known>>,
     starts: Mutex<Starts>,
     stop_grace: Duration,
+    keepalive: Keepalive,
 }
 
 /// The owner's and the sessions' hand on sandboxes. What it has begun it finishes, also when the caller goes away.
@@ -141,6 +163,7 @@ impl Sandboxes {
         audit: Arc<Audit>,
         drivers: Vec<Arc<dyn Driver>>,
         stop_grace: Duration,
+        keepalive: Keepalive,
     ) -> Result<Sandboxes, SandboxError> {
         let drivers: BTreeMap<&'static str, Arc<dyn Driver>> =
             drivers.into_iter().map(|driver| (driver.name(), driver)).collect();
@@ -160,7 +183,8 @@ impl Sandboxes {
             })?;
             match row.phase {
                 Phase::Ready => {
-                    known.insert(row.id.clone(), remember(spec, driver.clone(), row.created_at));
+                    let made = remember(spec, row.forward, driver.clone(), row.created_at, keepalive);
+                    known.insert(row.id.clone(), made);
                 }
                 Phase::Creating | Phase::Removing => unfinished.push((spec, driver.clone())),
             }
@@ -174,6 +198,7 @@ impl Sandboxes {
             known: RwLock::new(known),
             starts: Mutex::default(),
             stop_grace,
+            keepalive,
         });
         // In the background: the door need not stay closed meanwhile.
         tokio::spawn(reconcile(shared.clone(), unfinished));
@@ -189,6 +214,23 @@ impl Sandboxes {
     /// The name of the sandbox with that identifier.
     pub fn name_of(&self, id: &str) -> Option<String> {
         self.shared.known.read().get(id).map(|known| known.spec.name.clone())
+    }
+
+    /// What the sandbox with that identifier allows to be forwarded. Without a sandbox there is nothing to forward to.
+    pub fn forward_rules(&self, id: &str) -> ForwardRules {
+        self.shared.known.read().get(id).map(|known| known.forward.clone()).unwrap_or_default()
+    }
+
+    /// The name of a sandbox that is made of this image of ours, if there is one.
+    pub fn made_of(&self, image: &ImageRef) -> Option<String> {
+        let is_of = |known: &&Known| match &known.spec.image {
+            // The driver of a container engine takes its images from the engine.
+            ImageSource::Named(name) if known.driver.name() != "docker" => {
+                name.as_str().parse::<ImageRef>().is_ok_and(|name| name == *image)
+            }
+            _ => false,
+        };
+        self.shared.known.read().values().find(is_of).map(|known| known.spec.name.clone())
     }
 
     /// Every sandbox and what it does, by name.
@@ -239,6 +281,15 @@ impl Sandboxes {
         finish(tokio::spawn(async move { shared.stop(known).await })).await
     }
 
+    /// Halts a running sandbox, whose sessions stand still with it, or lets a paused one go on.
+    ///
+    /// # Errors
+    /// No such sandbox, its driver cannot, or why it did not work.
+    pub async fn change(&self, name: &str, change: Change) -> Result<SandboxInfo, SandboxError> {
+        let (shared, known) = (self.shared.clone(), self.shared.by_name(name)?);
+        finish(tokio::spawn(async move { shared.change(known, change).await })).await
+    }
+
     /// Removes a sandbox with all its files, and revokes its tokens.
     ///
     /// # Errors
@@ -257,6 +308,17 @@ impl Sandboxes {
         known.driver.login_user(&known.spec.id).await.map_err(StartError::from)
     }
 
+    /// The user that everything of this principal runs as inside: its own, or that of the sandbox. `None` is root inside.
+    ///
+    /// # Errors
+    /// As [`Sandboxes::login_user`].
+    pub async fn user_of(&self, principal: &Principal) -> Result<Option<Vec<u8>>, StartError> {
+        match &principal.login_user {
+            Some(user) => Ok(Some(user.clone().into_bytes())),
+            None => Ok(self.login_user(&principal.sandbox_id).await?.map(String::into_bytes)),
+        }
+    }
+
     /// The way to the agent of the sandbox with that identifier, after starting it if it does not run. Callers that come
     /// while it starts wait for the same start; `progress` is told why.
     ///
@@ -264,13 +326,28 @@ impl Sandboxes {
     /// The sandbox is gone or did not start; the message is for the user.
     pub async fn ensure_running(&self, id: &str, progress: &dyn Progress) -> Result<Guest, StartError> {
         let known = self.shared.known.read().get(id).cloned().ok_or_else(StartError::gone)?;
-        if let Ok(State::Running { .. }) = known.driver.inspect(&known.spec.id).await {
-            return Ok(known.guest);
+        match known.driver.inspect(&known.spec.id).await {
+            Ok(State::Running { .. }) => return Ok(known.guest),
+            Ok(State::Paused { .. }) => {
+                progress.step(&format!("Resuming sandbox {}", known.spec.name));
+                known.driver.resume(&known.spec.id).await?;
+                return Ok(known.guest);
+            }
+            _ => {}
         }
         progress.step(&format!("Starting sandbox {}", known.spec.name));
         start::join_or_begin(&self.shared, &known, progress).await?;
         Ok(known.guest)
     }
+}
+
+/// A change of a running sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Halt it.
+    Pause,
+    /// Let it go on.
+    Resume,
 }
 
 /// What to do with a sandbox that runs when it is to be removed.
@@ -293,7 +370,9 @@ impl Shared {
         let state = known.driver.inspect(&known.spec.id).await.map_err(|error| error.to_string());
         SandboxInfo {
             state,
+            forward: known.forward,
             driver: known.driver.name().to_owned(),
+            engine: known.driver.engine(),
             created_at: known.created_at,
             sessions: self.registry.sessions_of(known.spec.id.as_str()),
             spec: known.spec,
@@ -315,9 +394,12 @@ impl Shared {
             memory_bytes: new.memory_bytes,
             cpus: new.cpus,
             pids: new.pids,
+            disk_bytes: new.disk_bytes,
             env: new.env,
             mounts: new.mounts,
             network: new.network,
+            external: new.external,
+            adopt: new.adopt,
         };
         spec.validate()?;
         let row = SandboxRow {
@@ -328,6 +410,7 @@ impl Shared {
                 name: spec.name.clone(),
                 error: error.to_string(),
             })?,
+            forward: new.forward,
             phase: Phase::Creating,
             created_at: OffsetDateTime::now_utc(),
         };
@@ -342,9 +425,15 @@ impl Shared {
             return Err(error.into());
         }
         self.store.set_sandbox_phase(id.as_str(), Phase::Ready).await?;
-        let known = remember(spec, driver.clone(), row.created_at);
+        let known = remember(spec, row.forward, driver.clone(), row.created_at, self.keepalive);
         self.known.write().insert(id.to_string(), known.clone());
-        let detail = format!("{} ({}, image {})", known.spec.name, known.spec.runtime, known.spec.image);
+        let detail = match (&known.spec.external, &known.spec.adopt) {
+            (Some(external), _) => format!("{} ({})", known.spec.name, external.link),
+            (None, Some(target)) => format!("{} (adopted, {target})", known.spec.name),
+            (None, None) => {
+                format!("{} ({}, image {})", known.spec.name, known.spec.runtime, known.spec.image)
+            }
+        };
         self.audit.owner_did("sandbox.create", Some(id.as_str()), detail).await;
         Ok(self.info(known).await)
     }
@@ -357,10 +446,27 @@ impl Shared {
         Ok(self.info(known).await)
     }
 
+    async fn change(&self, known: Known, change: Change) -> Result<SandboxInfo, SandboxError> {
+        let id = &known.spec.id;
+        let action = match change {
+            Change::Pause => {
+                known.driver.pause(id).await?;
+                "sandbox.pause"
+            }
+            Change::Resume => {
+                known.driver.resume(id).await?;
+                "sandbox.resume"
+            }
+        };
+        self.audit.owner_did(action, Some(id.as_str()), known.spec.name.clone()).await;
+        Ok(self.info(known).await)
+    }
+
     async fn remove(&self, known: Known, how: Removal) -> Result<(), SandboxError> {
         let id = &known.spec.id;
         if how == Removal::IfStopped
-            && let Ok(State::Running { .. } | State::Starting) = known.driver.inspect(id).await
+            && let Ok(State::Running { .. } | State::Paused { .. } | State::Starting) =
+                known.driver.inspect(id).await
         {
             return Err(SandboxError::StillRunning(known.spec.name));
         }
@@ -380,9 +486,16 @@ impl Shared {
     }
 }
 
-fn remember(spec: SandboxSpec, driver: Arc<dyn Driver>, created_at: OffsetDateTime) -> Known {
-    let guest = Guest::new(driver.link(&spec.id));
-    Known { spec, driver, created_at, guest }
+fn remember(
+    spec: SandboxSpec,
+    forward: ForwardRules,
+    driver: Arc<dyn Driver>,
+    created_at: OffsetDateTime,
+    keepalive: Keepalive,
+) -> Known {
+    let timeouts = Timeouts { keepalive, ..Timeouts::default() };
+    let guest = Guest::with_timeouts(driver.link(&spec.id), timeouts);
+    Known { spec, forward, driver, created_at, guest }
 }
 
 /// Removes what a failed or interrupted creation or removal has left.
@@ -413,6 +526,7 @@ async fn reconcile(shared: Arc<Shared>, unfinished: Vec<(SandboxSpec, Arc<dyn Dr
             Ok(State::Stopped { cause, .. }) => {
                 tracing::info!(sandbox = known.spec.name, %cause, "found stopped")
             }
+            Ok(State::Paused { .. }) => tracing::info!(sandbox = known.spec.name, "found paused"),
             Ok(State::Created | State::Starting) => {}
             Err(error) => tracing::warn!(sandbox = known.spec.name, %error, "cannot be inspected"),
         }
@@ -456,7 +570,7 @@ pub enum SandboxError {
     #[error("the sandbox \"{0}\" is running; stop it first, or remove it with --force")]
     StillRunning(String),
     /// No such driver.
-    #[error("there is no driver \"{0}\"; the driver is oci")]
+    #[error("there is no driver \"{0}\"; the drivers are oci, qemu, external and docker")]
     NoDriver(String),
     /// An identifier that the driver does not take.
     #[error("the identifier {0} cannot be used")]

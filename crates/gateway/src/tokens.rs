@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sandgate_policy::{Label, Scopes, SourceNetworks, Token, TtlError, TtlPolicy, new_id};
+use sandgate_policy::{
+    FileAccess, FileAccessError, ForwardRules, ForwardRulesError, Label, Scopes, SourceNetworks, Token,
+    TtlError, TtlPolicy, new_id,
+};
 use sandgate_store::{Store, StoreError, TokenLookup, TokenRow};
 use time::{Duration, OffsetDateTime};
 
@@ -17,8 +20,12 @@ pub struct NewToken {
     pub sandbox: String,
     /// How long it lives; `None` for the configured default.
     pub ttl: Option<Duration>,
-    /// What it is good for.
-    pub scopes: Scopes,
+    /// What it is good for; `None` for what [`FileAccess::default_scopes`] says.
+    pub scopes: Option<Scopes>,
+    /// What the file servers do for it.
+    pub files: FileAccess,
+    /// What may be forwarded for it.
+    pub forward: ForwardRules,
     /// A text for people.
     pub label: Label,
     /// Where it may be used from.
@@ -57,11 +64,14 @@ impl Tokens {
     /// Makes a token.
     ///
     /// # Errors
-    /// No such sandbox, a lifetime that is not allowed, or a failure of the store.
+    /// No such sandbox, a lifetime or a restriction that is not allowed, or a failure of the store.
     pub async fn create(&self, new: NewToken) -> Result<CreatedToken, TokenError> {
         let Some(sandbox_id) = self.sandboxes.id_of(&new.sandbox) else {
             return Err(TokenError::NoSandbox(new.sandbox));
         };
+        let scopes = new.scopes.unwrap_or_else(|| new.files.default_scopes());
+        new.files.check(scopes)?;
+        new.forward.check(scopes)?;
         let now = OffsetDateTime::now_utc();
         let expires_at = self.ttl.expiry(new.ttl, now)?;
         let token = Token::generate()?;
@@ -69,9 +79,11 @@ impl Tokens {
             id: new_id("tok")?,
             prefix: token.shown().to_owned(),
             label: new.label.as_str().to_owned(),
-            scopes: new.scopes,
+            scopes,
             sandbox_id,
             sources: new.sources,
+            files: new.files,
+            forward: new.forward,
             created_at: now,
             expires_at,
             revoked_at: None,
@@ -117,6 +129,12 @@ pub enum TokenError {
     /// The lifetime.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The restriction of the file servers.
+    #[error(transparent)]
+    Files(#[from] FileAccessError),
+    /// The rules for forwarding.
+    #[error(transparent)]
+    Forward(#[from] ForwardRulesError),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] sandgate_policy::NoRandomness),

@@ -14,7 +14,7 @@ use sandgate_driver::{Driver, NoProgress, Progress};
 use sandgate_gateway::sandboxes::{NewSandbox, Removal, SandboxError};
 use sandgate_gateway::tokens::{CreatedToken, NewToken};
 use sandgate_gateway::{BuildError, Config, Gateway};
-use sandgate_policy::{DenyReason, Scopes, SourceNetworks, Token};
+use sandgate_policy::{DenyReason, Scopes, SourceNetworks, Token, WrittenRules};
 use time::Duration;
 
 const KEY: &str =
@@ -40,14 +40,19 @@ async fn make(gateway: &Gateway, name: &str) -> String {
 }
 
 async fn token(gateway: &Gateway, sandbox: &str, ttl: Duration, sources: &[&str]) -> CreatedToken {
-    let new = NewToken {
+    gateway.tokens.create(wish(sandbox, ttl, sources)).await.expect("a token")
+}
+
+fn wish(sandbox: &str, ttl: Duration, sources: &[&str]) -> NewToken {
+    NewToken {
         sandbox: sandbox.to_owned(),
         ttl: Some(ttl),
-        scopes: Scopes::all(),
+        scopes: Some(Scopes::all()),
+        files: sandgate_policy::FileAccess::default(),
+        forward: sandgate_policy::ForwardRules::default(),
         label: "test".parse().expect("a label"),
         sources: SourceNetworks::parse(sources).expect("networks"),
-    };
-    gateway.tokens.create(new).await.expect("a token")
+    }
 }
 
 fn blob() -> Vec<u8> {
@@ -123,6 +128,39 @@ async fn a_revocation_ends_what_is_live_and_what_is_just_coming_in() {
 }
 
 #[tokio::test]
+async fn rules_for_forwarding_come_with_the_login() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let driver = Arc::new(FakeDriver::default());
+    let of_token = WrittenRules { permit_listen: Some(vec!["8080".into()]), ..WrittenRules::default() };
+    let of_sandbox = WrittenRules { permit_open: Some(vec!["db:5432".into()]), ..WrittenRules::default() };
+    let secret = {
+        let gateway = gateway_with(directory.path(), driver.clone()).await;
+        let mut new = NewSandbox::new("box".parse().expect("a name"));
+        new.forward = of_sandbox.clone().try_into().expect("rules");
+        gateway.sandboxes.create(new).await.expect("made");
+        gateway.keys.add("me".parse().expect("a name"), KEY, &[], None).await.expect("added");
+        let mut new = wish("box", Duration::HOUR, &[]);
+        new.forward = of_token.clone().try_into().expect("rules");
+        let created = gateway.tokens.create(new.clone()).await.expect("a token");
+        new.scopes = Some("shell".parse().expect("scopes"));
+        let refused = gateway.tokens.create(new).await.expect_err("rules without their scope");
+        assert!(refused.to_string().contains("forward"), "{refused}");
+        gateway.close().await;
+        created.token.reveal().to_owned()
+    };
+    // From the store, and not from what this process knows.
+    let gateway = gateway_with(directory.path(), driver).await;
+    let by_token = gateway.access.by_token(secret.as_bytes(), here()).await.expect("in").forward;
+    assert_eq!(WrittenRules::from(by_token.credential), of_token);
+    assert_eq!(WrittenRules::from(by_token.sandbox), of_sandbox);
+    let by_key = gateway.access.by_key(b"box", &blob(), here()).await.expect("in").forward;
+    assert!(by_key.credential.is_empty());
+    assert_eq!(WrittenRules::from(by_key.sandbox), of_sandbox);
+    let info = gateway.sandboxes.inspect("box").await.expect("there");
+    assert_eq!(WrittenRules::from(info.forward), of_sandbox);
+}
+
+#[tokio::test]
 async fn a_key_opens_what_it_was_added_for() {
     let directory = tempfile::tempdir().expect("a directory");
     let (gateway, _) = gateway(directory.path()).await;
@@ -133,7 +171,7 @@ async fn a_key_opens_what_it_was_added_for() {
     };
 
     assert_eq!(ask(b"one").await.expect_err("no key yet"), DenyReason::UnknownKey);
-    gateway.keys.add("me".parse().expect("a name"), KEY, &["one".to_owned()]).await.expect("added");
+    gateway.keys.add("me".parse().expect("a name"), KEY, &["one".to_owned()], None).await.expect("added");
     assert_eq!(ask(b"one").await.expect("in").sandbox_name, "one");
     for closed in [b"two".as_slice(), b"nosuch", b"", b"\xff", &[b'a'; 5000]] {
         assert_eq!(ask(closed).await.expect_err("closed"), DenyReason::KeyNotForSandbox);
@@ -146,7 +184,7 @@ async fn a_key_opens_what_it_was_added_for() {
     assert_eq!(ask(b"two").await.expect_err("closed"), DenyReason::KeyNotForSandbox);
 
     gateway.keys.remove("me").await.expect("removed");
-    gateway.keys.add("me".parse().expect("a name"), KEY, &[]).await.expect("added");
+    gateway.keys.add("me".parse().expect("a name"), KEY, &[], None).await.expect("added");
     assert!(ask(b"one").await.is_ok() && ask(b"two").await.is_ok());
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
+use crate::Keepalive;
 use crate::relay::SharedRelay;
 
 /// Pause after a failed accept (out of descriptors), so that it is not repeated without end.
@@ -31,7 +32,7 @@ pub async fn run(listener: UnixListener, trunk: impl AsyncRead + AsyncWrite + Un
         }
     };
     tokio::select! {
-        result = relay.run_trunk(trunk) => result,
+        result = relay.run_trunk(trunk, Keepalive::default()) => result,
         () = accept => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use tokio::task::JoinHandle;
 
 use crate::relay::SharedRelay;
-use crate::{BoxFuture, ByteStream, Dial, Link};
+use crate::{BoxFuture, ByteStream, Dial, Keepalive, Link};
 
 /// Bytes that may be under way between a link and the relay, each way.
 const LINK_BUFFER: usize = 64 * 1024;
@@ -19,14 +19,24 @@ pub struct MuxDial {
 impl MuxDial {
     /// Starts carrying frames over `trunk`, at whose other end an agent runs with `--stdio`. Must be called inside a tokio runtime.
     pub fn new(trunk: impl ByteStream + 'static) -> Self {
+        Self::with_keepalive(trunk, Keepalive::default())
+    }
+
+    /// As [`MuxDial::new`]. The pipe has a keepalive of its own: when the agent falls silent every link ends, and the pipe stays.
+    pub fn with_keepalive(trunk: impl ByteStream + 'static, keepalive: Keepalive) -> Self {
         let relay = SharedRelay::new();
         let runner = relay.clone();
         let trunk = tokio::spawn(async move {
-            if let Err(error) = runner.run_trunk(trunk).await {
+            if let Err(error) = runner.run_trunk(trunk, keepalive).await {
                 tracing::warn!(%error, "the shared link to a guest agent has failed");
             }
         });
         Self { relay, trunk }
+    }
+
+    /// Ends the pipe and every link.
+    pub fn close(&self) {
+        self.relay.close();
     }
 
     /// Whether the pipe has ended; no new link can be had then.

@@ -1,17 +1,27 @@
 //! A running process in the guest, as three independent halves.
 
 use std::future::poll_fn;
-use std::io;
-use std::sync::Arc;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use sandgate_wire::frame::Kind;
 use sandgate_wire::message::{CloseReason, Size};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::pipes::HostEnds;
 use crate::shared::{Handle, State, park};
+use crate::socket::Socket;
+use crate::terminal::Master;
 use crate::{ExitStatus, GuestError, WindowSize};
+
+/// Bytes that are still read from a terminal after its shell has ended while somebody else holds it. The kernel keeps far less
+/// than this, so everything that the shell's own programs wrote is in it.
+const MAX_DRAIN: usize = 1024 * 1024;
+/// Reads of output that nobody wants, of up to 4 KiB each, before others get their turn.
+const DISCARDS_PER_TURN: usize = 64;
 
 /// A process in the guest. Dropping all of its halves tells the agent that the client is gone: the process group gets SIGHUP,
 /// then SIGTERM, then SIGKILL.
@@ -24,15 +34,19 @@ pub struct Process {
     pub control: ProcessControl,
 }
 
-/// The writing half: the standard input (or the keyboard of the terminal).
+/// The writing half: the standard input (or the keyboard of the terminal); of a [`Connection`](crate::Connection), what the other side
+/// reads.
 pub struct ProcessInput {
-    handle: Arc<Handle>,
     kind: InputKind,
+    /// The link ends with the last half. A connection without an agent in between has none.
+    _handle: Option<Arc<Handle>>,
 }
 
 enum InputKind {
-    Framed,
+    Framed(Arc<Handle>),
     Pipe(Sender),
+    Terminal(Arc<Master>),
+    Socket(Socket),
     /// Shut down, or the reader has gone.
     Ended,
 }
@@ -62,6 +76,7 @@ pub struct ProcessOutput {
     /// The stream that was named last.
     current: Option<Stream>,
     kind: OutputKind,
+    own: bool,
 }
 
 enum OutputKind {
@@ -69,27 +84,61 @@ enum OutputKind {
     Framed { discard: bool },
     /// A pipe is dropped at its end.
     Pipes { stdout: Option<Receiver>, stderr: Option<Receiver> },
+    /// Held to the end of the session even when nothing more is read: to let go of it is to hang up.
+    Terminal { master: Arc<Master>, screen: Screen, wanted: Wanted },
+}
+
+/// What is still to be read from a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Screen {
+    /// Whatever comes.
+    Live,
+    /// The process has ended: what is there, with the bytes taken since. Who else holds the terminal does not count.
+    Draining(usize),
+    /// Nothing.
+    Ended,
+}
+
+/// Whether anybody wants the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    /// It is read and thrown away, so that the process can go on.
+    No,
 }
 
 /// The controlling half. Never waits, and is never stuck behind standard input.
 #[derive(Clone)]
 pub struct ProcessControl {
     handle: Arc<Handle>,
+    /// The terminal, if it is on our side. It ends with the other halves.
+    terminal: Option<Weak<Master>>,
 }
 
 impl Process {
-    pub(crate) fn new(handle: Handle, pipes: Option<HostEnds>) -> Self {
+    pub(crate) fn new(handle: Handle, pipes: Option<HostEnds>, own: bool) -> Self {
         let handle = Arc::new(handle);
+        let mut terminal = None;
         let (input, output) = match pipes {
-            None => (InputKind::Framed, OutputKind::Framed { discard: false }),
-            Some(HostEnds { stdin, stdout, stderr }) => {
+            None => (InputKind::Framed(Arc::clone(&handle)), OutputKind::Framed { discard: false }),
+            Some(HostEnds::Pipes { stdin, stdout, stderr }) => {
                 (InputKind::Pipe(stdin), OutputKind::Pipes { stdout: Some(stdout), stderr: Some(stderr) })
+            }
+            Some(HostEnds::Terminal(master)) => {
+                let master = Arc::new(master);
+                terminal = Some(Arc::downgrade(&master));
+                let output = OutputKind::Terminal {
+                    master: Arc::clone(&master),
+                    screen: Screen::Live,
+                    wanted: Wanted::Yes,
+                };
+                (InputKind::Terminal(master), output)
             }
         };
         Self {
-            input: ProcessInput { handle: Arc::clone(&handle), kind: input },
-            output: ProcessOutput { handle: Arc::clone(&handle), current: None, kind: output },
-            control: ProcessControl { handle },
+            input: ProcessInput { kind: input, _handle: Some(Arc::clone(&handle)) },
+            output: ProcessOutput { handle: Arc::clone(&handle), current: None, kind: output, own },
+            control: ProcessControl { handle, terminal },
         }
     }
 
@@ -100,17 +149,35 @@ impl Process {
 }
 
 impl ProcessInput {
+    /// The writing half of a connection.
+    pub(crate) fn of_connection(handle: Arc<Handle>, pipe: Option<Sender>) -> Self {
+        let kind = pipe.map_or_else(|| InputKind::Framed(Arc::clone(&handle)), InputKind::Pipe);
+        Self { kind, _handle: Some(handle) }
+    }
+
+    /// The writing half of a connection that no agent stands in.
+    pub(crate) fn of_socket(socket: Socket) -> Self {
+        Self { kind: InputKind::Socket(socket), _handle: None }
+    }
+
     /// Takes some bytes of `data` (at least one) or waits until the process has read earlier ones. `BrokenPipe` means that
     /// the process no longer reads its input: the caller should stop sending and discard what it has; the process lives on.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if data.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
+        self.poll_write_vectored(cx, &[IoSlice::new(data)])
+    }
+
+    /// As [`Self::poll_write`], from several slices in order, as by `writev(2)`.
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(first) = slices.iter().find(|slice| !slice.is_empty()) else { return Poll::Ready(Ok(0)) };
         match &mut self.kind {
             InputKind::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             InputKind::Pipe(pipe) => loop {
                 let result = match ready!(pipe.poll_write_ready(cx)) {
-                    Ok(()) => pipe.try_write(data),
+                    Ok(()) => pipe.try_write_vectored(slices),
                     Err(e) => Err(e),
                 };
                 match result {
@@ -122,8 +189,24 @@ impl ProcessInput {
                     ok => return Poll::Ready(ok),
                 }
             },
-            InputKind::Framed => {
-                let mut state = self.handle.shared.lock();
+            InputKind::Terminal(master) => {
+                let result = ready!(master.poll_write(cx, first));
+                Poll::Ready(result.map_err(|_| {
+                    // Nobody has the terminal open any more.
+                    self.kind = InputKind::Ended;
+                    io::ErrorKind::BrokenPipe.into()
+                }))
+            }
+            InputKind::Socket(socket) => {
+                let result = ready!(socket.poll_write_vectored(cx, slices));
+                Poll::Ready(result.map_err(|_| {
+                    // Reset, or read no more.
+                    self.kind = InputKind::Ended;
+                    io::ErrorKind::BrokenPipe.into()
+                }))
+            }
+            InputKind::Framed(handle) => {
+                let mut state = handle.shared.lock();
                 if state.reader_gone || state.exit.is_some() {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
@@ -131,12 +214,12 @@ impl ProcessInput {
                     return Poll::Ready(Err(error.clone().into()));
                 }
                 let id = state.stream;
-                let n = state.mux.send_data(id, Kind::Stdin, data);
+                let n = state.mux.send_data(id, Kind::Stdin, first);
                 if n == 0 {
                     park(&mut state.input_waker, cx);
                     return Poll::Pending;
                 }
-                self.handle.shared.flush(&mut state);
+                handle.shared.flush(&mut state);
                 Poll::Ready(Ok(n))
             }
         }
@@ -144,11 +227,15 @@ impl ProcessInput {
 
     /// End of input: the process sees EOF after everything written so far. On a terminal nothing happens, as with sshd.
     pub fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let InputKind::Framed = self.kind {
-            let mut state = self.handle.shared.lock();
-            let id = state.stream;
-            state.mux.send_eof(id);
-            self.handle.shared.flush(&mut state);
+        match &self.kind {
+            InputKind::Framed(handle) => {
+                let mut state = handle.shared.lock();
+                let id = state.stream;
+                state.mux.send_eof(id);
+                handle.shared.flush(&mut state);
+            }
+            InputKind::Socket(socket) => socket.shut_down(),
+            InputKind::Pipe(_) | InputKind::Terminal(_) | InputKind::Ended => {}
         }
         self.kind = InputKind::Ended;
         Poll::Ready(Ok(()))
@@ -192,7 +279,32 @@ impl ProcessOutput {
                 }
             }
         }
+        if let OutputKind::Terminal { master, screen: screen @ Screen::Live, wanted } = &mut self.kind {
+            let more = match wanted {
+                Wanted::Yes => master.poll_read_ready(cx).map_ok(|()| true),
+                Wanted::No => poll_discard(master, cx),
+            };
+            match more {
+                Poll::Pending => {}
+                Poll::Ready(Ok(true)) => return Poll::Ready(self.named(Stream::Stdout)),
+                Poll::Ready(Ok(false) | Err(_)) => *screen = Screen::Ended,
+            }
+        }
         let mut state = self.handle.shared.lock();
+        if let OutputKind::Terminal { screen, wanted, .. } = &mut self.kind
+            && *screen != Screen::Ended
+        {
+            at_end = false;
+            if state.exit.is_some() && *wanted == Wanted::No {
+                (at_end, *screen) = (true, Screen::Ended);
+            } else if state.exit.is_some() {
+                if *screen == Screen::Live {
+                    *screen = Screen::Draining(0);
+                }
+                drop(state);
+                return Poll::Ready(self.named(Stream::Stdout));
+            }
+        }
         if let OutputKind::Framed { discard } = self.kind {
             if discard {
                 throw_away(&mut state);
@@ -231,15 +343,16 @@ impl ProcessOutput {
     }
 
     /// Reads from the stream that [`Self::poll_ready`] named last. `WouldBlock` means: ask `poll_ready` again (also at the end
-    /// of that stream). Never `Ok(0)`, unless `buf` is empty.
-    pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    /// of that stream). Never `Ok(0)`, unless there is no room in `bufs`, which are filled in order as by `readv(2)`.
+    pub fn try_read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room = bufs.iter().any(|buf| !buf.is_empty());
         let Some(current) = self.current else { return Err(io::ErrorKind::WouldBlock.into()) };
         match &mut self.kind {
             OutputKind::Pipes { stdout, stderr } => {
                 let pipe = if current == Stream::Stdout { stdout } else { stderr };
                 let Some(open) = pipe else { return Err(io::ErrorKind::WouldBlock.into()) };
-                match open.try_read(buf) {
-                    Ok(0) if !buf.is_empty() => {
+                match open.try_read_vectored(bufs) {
+                    Ok(0) if room => {
                         *pipe = None;
                         Err(io::ErrorKind::WouldBlock.into())
                     }
@@ -250,16 +363,42 @@ impl ProcessOutput {
                     other => other,
                 }
             }
+            OutputKind::Terminal { master, screen, .. } => {
+                let result = match screen {
+                    Screen::Live => match master.try_read_vectored(bufs) {
+                        // Nobody has the terminal open any more; that it is empty is a question of its own.
+                        Err(e) if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                            master.read_rest(bufs)
+                        }
+                        other => other,
+                    },
+                    Screen::Draining(_) => master.read_rest(bufs),
+                    Screen::Ended => return Err(io::ErrorKind::WouldBlock.into()),
+                };
+                match (result, &mut *screen) {
+                    (Ok(n), Screen::Draining(taken)) if n > 0 => {
+                        *taken = taken.saturating_add(n);
+                        if *taken > MAX_DRAIN {
+                            *screen = Screen::Ended;
+                        }
+                        Ok(n)
+                    }
+                    (Ok(n), _) if n > 0 || !room => Ok(n),
+                    (Err(e), _) if e.kind() == io::ErrorKind::Interrupted => {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    (Err(e), Screen::Live) if e.kind() == io::ErrorKind::WouldBlock => Err(e),
+                    // Read empty after the process's end, or (EIO) nobody has the terminal open any more.
+                    _ => {
+                        *screen = Screen::Ended;
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                }
+            }
             OutputKind::Framed { .. } => {
                 let kind = if current == Stream::Stdout { Kind::Stdout } else { Kind::Stderr };
-                let mut state = self.handle.shared.lock();
-                let id = state.stream;
-                let n = state.mux.read(id, kind, buf);
-                // Taking data may have made credit for the agent.
-                if !state.mux.output().is_empty() {
-                    self.handle.shared.flush(&mut state);
-                }
-                if n == 0 && !buf.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+                let n = self.handle.shared.read_frames(kind, bufs);
+                if n == 0 && room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
             }
         }
     }
@@ -274,6 +413,10 @@ impl ProcessOutput {
                 (*stdout, *stderr) = (None, None);
                 Ok(())
             }
+            OutputKind::Terminal { wanted, .. } => {
+                *wanted = Wanted::No;
+                Ok(())
+            }
             OutputKind::Framed { discard } => {
                 *discard = true;
                 self.handle.shared.control(|state| {
@@ -284,15 +427,52 @@ impl ProcessOutput {
         }
     }
 
-    /// Whether data comes over passed pipes and not in frames; for logs and measurements.
+    /// Whether this is the agent's own file server: its standard error holds a line for each change, and nothing for a person.
+    /// Also true when a command was to run `scp` and the image has none.
+    pub fn is_file_server(&self) -> bool {
+        self.own
+    }
+
+    /// Takes standard error out, as a non-blocking descriptor, for who reads it in their own time: [`Self::poll_ready`] names it no
+    /// more, and the exit no longer waits for its end. `None` where it comes in frames, or has ended.
+    pub fn take_stderr(&mut self) -> Option<OwnedFd> {
+        match &mut self.kind {
+            OutputKind::Framed { .. } | OutputKind::Terminal { .. } => None,
+            OutputKind::Pipes { stderr, .. } => stderr.take()?.into_nonblocking_fd().ok(),
+        }
+    }
+
+    /// Whether data comes over passed pipes or a passed terminal and not in frames; for logs and measurements.
     pub fn is_passed(&self) -> bool {
-        matches!(self.kind, OutputKind::Pipes { .. })
+        !matches!(self.kind, OutputKind::Framed { .. })
+    }
+
+    /// As [`Self::try_read_vectored`], into one buffer.
+    pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_read_vectored(&mut [IoSliceMut::new(buf)])
     }
 
     /// See [`Self::poll_ready`].
     pub async fn ready(&mut self) -> Ready {
         poll_fn(|cx| self.poll_ready(cx)).await
     }
+}
+
+/// Takes and forgets what a terminal shows. `Ok(false)` at its end.
+fn poll_discard(master: &Master, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    let mut scratch = [0; 4096];
+    for _ in 0..DISCARDS_PER_TURN {
+        ready!(master.poll_read_ready(cx))?;
+        match master.try_read_vectored(&mut [IoSliceMut::new(&mut scratch)]) {
+            Ok(0) => return Poll::Ready(Ok(false)),
+            Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Poll::Ready(Err(e));
+            }
+            _ => {}
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Takes and forgets all output at hand, which gives the agent its credit back.
@@ -307,6 +487,10 @@ fn throw_away(state: &mut State) {
 impl ProcessControl {
     /// The terminal has a new size. Sizes that were not sent yet are replaced.
     pub fn resize(&self, size: WindowSize) -> Result<(), GuestError> {
+        if let Some(terminal) = &self.terminal {
+            terminal.upgrade().iter().for_each(|master| master.resize(size));
+            return Ok(());
+        }
         let WindowSize { cols, rows, xpixel, ypixel } = size;
         self.handle.shared.resize(Size { cols, rows, xpixel, ypixel })
     }
@@ -323,6 +507,10 @@ impl ProcessControl {
 
     /// A serial break of `millis` milliseconds on the terminal (RFC 4335).
     pub fn send_break(&self, millis: u32) -> Result<(), GuestError> {
+        if let Some(terminal) = &self.terminal {
+            terminal.upgrade().iter().for_each(|master| master.send_break());
+            return Ok(());
+        }
         self.handle.shared.control(|state| {
             let id = state.stream;
             state.mux.send_break(id, millis);

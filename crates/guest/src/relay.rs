@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use sandgate_wire::keepalive::{Tick, Watch};
 use sandgate_wire::relay::{ConnId, Relay};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::ByteStream;
 use crate::shared::{SOFTWARE, park, wake, with_scratch};
+use crate::{ByteStream, Keepalive};
 
 /// Reads in one turn of a task.
 const READS_PER_TURN: usize = 16;
@@ -67,10 +69,51 @@ impl SharedRelay {
     }
 
     /// Carries the trunk until it ends. The error says why it became useless.
-    pub(crate) async fn run_trunk(&self, mut trunk: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        let result = std::future::poll_fn(|cx| self.poll_trunk(&mut trunk, cx)).await;
+    pub(crate) async fn run_trunk(
+        &self,
+        mut trunk: impl AsyncRead + AsyncWrite + Unpin,
+        keepalive: Keepalive,
+    ) -> io::Result<()> {
+        let result = tokio::select! {
+            result = std::future::poll_fn(|cx| self.poll_trunk(&mut trunk, cx)) => result,
+            () = self.watch_agent(keepalive) => Ok(()),
+        };
         self.close();
         result
+    }
+
+    /// Asks the agent in every interval whether it is there, and ends all clients when it has been silent for too long. Never resolves.
+    async fn watch_agent(&self, keepalive: Keepalive) {
+        if keepalive.interval.is_zero() {
+            return std::future::pending().await;
+        }
+        let mut watch = Watch::new(keepalive);
+        let mut ticks = interval_at(Instant::now() + keepalive.interval, keepalive.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut guard = self.lock();
+            let inner = &mut *guard;
+            if !inner.relay.answers_pings() {
+                continue;
+            }
+            match watch.tick(inner.relay.heard()) {
+                Tick::Ask => {
+                    inner.relay.ping(keepalive.patience());
+                    wake(&mut inner.trunk_waker);
+                }
+                Tick::Lost => {
+                    let Keepalive { interval, max_missed: missed } = keepalive;
+                    tracing::warn!(missed, ?interval, "a guest agent is not responding, its links are ended");
+                    inner.relay.agent_is_silent("the guest agent is not responding");
+                    wake(&mut inner.trunk_waker);
+                    for (_, waker) in inner.conn_wakers.drain() {
+                        waker.wake();
+                    }
+                }
+                Tick::Silent => {}
+            }
+        }
     }
 
     fn poll_trunk(

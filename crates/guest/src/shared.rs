@@ -4,16 +4,21 @@
 //! itself when the socket has room, so a key press does not wait for another task to be scheduled; everything else is the driver's work.
 
 use std::cell::RefCell;
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use sandgate_wire::message::{CloseReason, Exit, Hello, Open, Opened, Reason, Refused, Size};
+use sandgate_wire::CAP_PING;
+use sandgate_wire::frame::Kind;
+use sandgate_wire::keepalive::{Keepalive, Tick, Watch};
+use sandgate_wire::message::{CloseReason, Exit, Hello, Incoming, Open, Opened, Reason, Refused, Size};
 use sandgate_wire::mux::{Event, Mux, MuxError, Role};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{ByteStream, Dial, ExitStatus, GuestError, Link};
 
@@ -31,6 +36,10 @@ const RESIZE_LIMIT: usize = 16 * 1024;
 const PROBE: Duration = Duration::from_millis(500);
 /// Between two attempts of that check.
 const PROBE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Announced connections that are kept for one listener. The agent has no more than this that wait, so when there is one more the
+/// oldest is none of them: it was given up.
+const MAX_INCOMING: usize = 64;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -63,6 +72,10 @@ pub(crate) struct State {
     pub(crate) answer: Option<Answer>,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) reader_gone: bool,
+    /// Connections that a listening stream has announced and nobody has taken yet, at most [`MAX_INCOMING`]; `None` on other streams.
+    pub(crate) incoming: Option<VecDeque<Incoming>>,
+    /// The newest of them; their numbers only grow.
+    last_incoming: Option<u64>,
     pub(crate) lost: Option<GuestError>,
     pub(crate) input_waker: Option<Waker>,
     pub(crate) output_waker: Option<Waker>,
@@ -118,6 +131,25 @@ impl Shared {
             wake(&mut state.output_waker);
             wake(&mut state.input_waker);
         }
+    }
+
+    /// Takes data that has arrived in frames. `bufs` are filled in order.
+    pub(crate) fn read_frames(&self, kind: Kind, bufs: &mut [IoSliceMut<'_>]) -> usize {
+        let mut state = self.lock();
+        let id = state.stream;
+        let mut n = 0usize;
+        for buf in bufs {
+            let len = state.mux.read(id, kind, buf);
+            n = n.saturating_add(len);
+            if len < buf.len() {
+                break;
+            }
+        }
+        // Taking data may have made credit for the agent.
+        if !state.mux.output().is_empty() {
+            self.flush(&mut state);
+        }
+        n
     }
 
     /// Runs a control message if there is room for it.
@@ -177,14 +209,16 @@ impl Drop for Handle {
 pub(crate) struct Request {
     mux: Mux,
     stream: u32,
+    incoming: Option<VecDeque<Incoming>>,
 }
 
 impl Request {
     pub(crate) fn new(capabilities: u64, open: &Open) -> Result<Self, GuestError> {
-        let mut mux = Mux::new(Role::Host, Hello::new(SOFTWARE, capabilities));
+        let mut mux = Mux::new(Role::Host, Hello::new(SOFTWARE, capabilities | CAP_PING));
         let stream =
             mux.open(open).map_err(|_| GuestError::Limit("the request does not fit into one message"))?;
-        Ok(Self { mux, stream })
+        let incoming = matches!(open, Open::Listen(_)).then(VecDeque::new);
+        Ok(Self { mux, stream, incoming })
     }
 
     /// The first bytes: hello and request in one piece.
@@ -202,6 +236,7 @@ impl Request {
         socket: Option<UnixStream>,
         stream: Option<Box<dyn ByteStream>>,
         dial: Arc<dyn Dial>,
+        keepalive: Keepalive,
     ) -> Handle {
         let state = State {
             mux: self.mux,
@@ -209,6 +244,8 @@ impl Request {
             answer: None,
             exit: None,
             reader_gone: false,
+            incoming: self.incoming,
+            last_incoming: None,
             lost: None,
             input_waker: None,
             output_waker: None,
@@ -218,7 +255,7 @@ impl Request {
             backlog: Vec::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), socket });
-        tokio::spawn(drive(Arc::clone(&shared), stream, dial));
+        tokio::spawn(drive(Arc::clone(&shared), stream, dial, keepalive));
         Handle { shared }
     }
 }
@@ -233,8 +270,17 @@ enum End {
     Fatal(GuestError),
 }
 
-async fn drive(shared: Arc<Shared>, mut stream: Option<Box<dyn ByteStream>>, dial: Arc<dyn Dial>) {
-    let end = std::future::poll_fn(|cx| poll_link(&shared, &mut stream, cx)).await;
+async fn drive(
+    shared: Arc<Shared>,
+    mut stream: Option<Box<dyn ByteStream>>,
+    dial: Arc<dyn Dial>,
+    keepalive: Keepalive,
+) {
+    let Keepalive { interval, max_missed: missed } = keepalive;
+    let end = tokio::select! {
+        end = std::future::poll_fn(|cx| poll_link(&shared, &mut stream, cx)) => end,
+        () = silent(&shared, dial.as_ref(), keepalive) => End::Fatal(GuestError::NotResponding { missed, interval }),
+    };
     let finished = {
         let state = shared.lock();
         state.closed || state.exit.is_some()
@@ -251,6 +297,37 @@ async fn drive(shared: Arc<Shared>, mut stream: Option<Box<dyn ByteStream>>, dia
     }
     wake(&mut state.input_waker);
     wake(&mut state.output_waker);
+}
+
+/// Asks the agent in every interval whether it is there; resolves when it has not been heard for too many of them.
+async fn silent(shared: &Shared, dial: &dyn Dial, keepalive: Keepalive) {
+    if keepalive.interval.is_zero() {
+        return std::future::pending().await;
+    }
+    let mut watch = Watch::new(keepalive);
+    let mut ticks = interval_at(Instant::now() + keepalive.interval, keepalive.interval);
+    // After a sleep of the whole machine the agent gets its time again.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if dial.is_paused() {
+            // It cannot answer, and gets its time again when it goes on.
+            watch = Watch::new(keepalive);
+            continue;
+        }
+        let mut state = shared.lock();
+        if !state.mux.answers_pings() {
+            continue;
+        }
+        match watch.tick(state.mux.heard()) {
+            Tick::Ask => {
+                state.mux.ping(keepalive.patience());
+                shared.flush(&mut state);
+            }
+            Tick::Lost => return,
+            Tick::Silent => {}
+        }
+    }
 }
 
 /// Whether the sandbox has gone or only this link. A dying agent may still have a listener for a moment, which takes connections
@@ -414,10 +491,27 @@ fn on_event(state: &mut State, event: Event) {
             state.lost = Some(GuestError::LinkLost);
             wake(&mut state.input_waker);
         }
-        Event::Readable(_) => {}
+        Event::Incoming(_, incoming) => on_incoming(state, incoming),
+        Event::Readable(_) | Event::Eof(_) => {}
         _ => return,
     }
     wake(&mut state.output_waker);
+}
+
+fn on_incoming(state: &mut State, incoming: Incoming) {
+    let Some(queue) = &mut state.incoming else {
+        state.lost = Some(GuestError::Protocol("a connection was announced where nobody listens".to_owned()));
+        return;
+    };
+    if state.last_incoming.is_some_and(|last| incoming.id <= last) {
+        state.lost = Some(GuestError::Protocol("a connection was announced twice".to_owned()));
+        return;
+    }
+    state.last_incoming = Some(incoming.id);
+    if queue.len() >= MAX_INCOMING {
+        queue.pop_front();
+    }
+    queue.push_back(incoming);
 }
 
 fn link_error(error: MuxError) -> GuestError {
@@ -428,11 +522,7 @@ fn link_error(error: MuxError) -> GuestError {
         MuxError::LinkRefused(refused) if refused.reason == Reason::Version => {
             GuestError::Version(format!("gateway and guest agent cannot work together: {}", refused.text))
         }
-        MuxError::LinkRefused(refused) => refused_error(refused),
+        MuxError::LinkRefused(refused) => refused.into(),
         other => GuestError::Protocol(other.to_string()),
     }
-}
-
-pub(crate) fn refused_error(refused: Refused) -> GuestError {
-    GuestError::Refused { reason: refused.reason.code(), text: refused.text }
 }

@@ -1,15 +1,6 @@
 //! What to run, and how it ended.
 
-/// What to start in the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Program {
-    /// The user's login shell, interactive when there is a terminal.
-    Shell,
-    /// One command line, handed unchanged to the user's shell with `-c`.
-    Command(Vec<u8>),
-    /// A program and its arguments, started directly (looked up in PATH when the name has no slash).
-    Argv(Vec<Vec<u8>>),
-}
+use sandgate_wire::message::Program;
 
 /// A terminal's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,15 +6,21 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod certificate;
 pub mod env;
+pub mod files;
+pub mod forward;
 pub mod name;
 pub mod principal;
 pub mod scope;
 pub mod token;
 
+pub use certificate::{CertAuthority, Permission, Principals, PrincipalsError, SessionAccess};
 pub use env::{AcceptEnv, PatternError};
+pub use files::{FileAccess, FileAccessError};
+pub use forward::{ForwardAccess, ForwardRules, ForwardRulesError, WrittenRules};
 pub use name::{KeyName, NameError, SandboxName, new_id};
-pub use principal::{Action, Credential, Decision, Denied, DenyReason, Principal, decide};
+pub use principal::{Action, Credential, Decision, Denied, DenyReason, Principal, certificate_label, decide};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use token::{
     Label, LabelError, SourceNetworks, SourcesError, Token, TokenHash, TokenState, TtlError, TtlPolicy,

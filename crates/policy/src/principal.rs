@@ -4,6 +4,9 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
+use crate::certificate::SessionAccess;
+use crate::files::FileAccess;
+use crate::forward::ForwardAccess;
 use crate::scope::{Scope, Scopes};
 use crate::token::clock;
 
@@ -26,6 +29,19 @@ pub enum Credential {
         /// The name it was registered under.
         name: String,
     },
+    /// A certificate of a registered authority.
+    Certificate {
+        /// Identifier of the authority's key.
+        authority_id: String,
+        /// The name the authority was registered under.
+        authority: String,
+        /// The authority's text for the certificate, as [`certificate_label`] gives it.
+        label: String,
+        /// The authority's number for it; 0 where it does not count.
+        serial: u64,
+        /// `SHA256:…` of the certified key.
+        fingerprint: String,
+    },
     /// The owner of the data directory, through the control socket.
     Local,
 }
@@ -36,6 +52,9 @@ impl fmt::Display for Credential {
             Credential::Token { id, label, .. } if label.is_empty() => write!(f, "token {id}"),
             Credential::Token { id, label, .. } => write!(f, "token {id} ({label})"),
             Credential::Key { name, .. } => write!(f, "key {name}"),
+            Credential::Certificate { authority, label, serial, .. } => {
+                write!(f, "certificate \"{label}\" serial {serial} of {authority}")
+            }
             Credential::Local => f.write_str("local owner"),
         }
     }
@@ -56,6 +75,12 @@ pub struct Principal {
     pub expires_at: Option<OffsetDateTime>,
     /// User inside the sandbox; `None` is the one the sandbox was made with.
     pub login_user: Option<String>,
+    /// What the file servers do for it, if its scopes allow them at all.
+    pub files: FileAccess,
+    /// What may be forwarded for it, if its scopes allow that at all.
+    pub forward: ForwardAccess,
+    /// What its sessions are held to.
+    pub session: SessionAccess,
 }
 
 /// Something that needs a scope.
@@ -107,6 +132,7 @@ pub fn decide(principal: &Principal, action: Action, now: OffsetDateTime) -> Dec
         let holder = match principal.credential {
             Credential::Token { .. } => "token",
             Credential::Key { .. } => "key",
+            Credential::Certificate { .. } => "certificate",
             Credential::Local => "access",
         };
         return Decision::Deny(format!(
@@ -115,6 +141,13 @@ pub fn decide(principal: &Principal, action: Action, now: OffsetDateTime) -> Dec
         ));
     }
     Decision::Allow
+}
+
+/// An authority's text for a certificate (its key id), fit for logs and tables: cut, with whatever is not plain text escaped.
+#[must_use]
+pub fn certificate_label(key_id: &[u8]) -> String {
+    const LONGEST_CHARS: usize = 64;
+    String::from_utf8_lossy(key_id).chars().take(LONGEST_CHARS).flat_map(char::escape_debug).collect()
 }
 
 /// A refused login.
@@ -179,6 +212,15 @@ pub enum DenyReason {
     /// The key is known but not for that sandbox, or there is no such sandbox.
     #[error("the key does not open that sandbox")]
     KeyNotForSandbox,
+    /// Before or after its time.
+    #[error("the certificate is not valid at this time")]
+    CertificateTime,
+    /// For other names.
+    #[error("the certificate does not name the sandbox or a principal of its authority")]
+    CertificatePrincipal,
+    /// A critical option that does not hold, or that is not known here.
+    #[error("a critical option of the certificate is not met")]
+    CertificateOption,
     /// It has as many connections as one credential may have.
     #[error("the credential has too many connections")]
     TooManyConnections,
@@ -204,6 +246,9 @@ impl DenyReason {
             DenyReason::SandboxGone => "sandbox_gone",
             DenyReason::UnknownKey => "unknown_key",
             DenyReason::KeyNotForSandbox => "key_not_for_sandbox",
+            DenyReason::CertificateTime => "certificate_time",
+            DenyReason::CertificatePrincipal => "certificate_principal",
+            DenyReason::CertificateOption => "certificate_option",
             DenyReason::TooManyConnections => "too_many_connections",
             DenyReason::UnsupportedMethod => "unsupported_method",
             DenyReason::StoreFailed => "store_failed",
@@ -228,7 +273,17 @@ mod tests {
             scopes,
             expires_at,
             login_user: None,
+            files: FileAccess::default(),
+            forward: ForwardAccess::default(),
+            session: SessionAccess::default(),
         }
+    }
+
+    #[test]
+    fn the_text_of_a_certificate_is_escaped_and_cut() {
+        assert_eq!(certificate_label(b"alice@laptop"), "alice@laptop");
+        assert_eq!(certificate_label(b"a\"\x1b[2J\n\xe2\x80\xae"), "a\\\"\\u{1b}[2J\\n\\u{202e}");
+        assert_eq!(certificate_label(&[b'x'; 1000]).len(), 64);
     }
 
     const ACTIONS: [Action; 5] = [Action::Shell, Action::Exec, Action::Sftp, Action::Forward, Action::Agent];

@@ -38,6 +38,9 @@ pub enum Command {
     /// Make and manage sandboxes
     #[command(subcommand)]
     Sandbox(cmd::sandbox::Command),
+    /// Get and manage the images that sandboxes are made of
+    #[command(subcommand)]
+    Image(cmd::image::Command),
     /// Make and revoke tokens
     #[command(subcommand)]
     Token(cmd::token::Command),
@@ -49,8 +52,14 @@ pub enum Command {
     Session(cmd::session::Command),
     /// Print Host blocks for ~/.ssh/config, with known_hosts lines
     SshConfig(cmd::ssh_config::Args),
+    /// Open a shell in a sandbox or run a command there, with forwards, as ssh does but without SSH
+    Ssh(cmd::ssh::Args),
     /// Run a command in a sandbox
     Exec(cmd::exec::Args),
+    /// Copy files to, from or between sandboxes: NAME:PATH
+    Cp(cmd::cp::Args),
+    /// Put the guest agent into another machine, or print how
+    AgentInstall(cmd::agent_install::Args),
 }
 
 #[cfg(test)]
@@ -74,11 +83,18 @@ mod tests {
             "sandgate serve --data-dir D --ssh-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --config F.toml",
             "sandgate --data-dir D sandbox create box --driver oci --runtime crun --image host --user me --memory 512M \
              --cpus 1 --env A=B --env C=D --mount /a:/b:ro --network none --json",
+            "sandgate sandbox create box --driver docker --image debian:12 --runtime kata",
+            "sandgate sandbox adopt docker:web --name box --user me --permit-open localhost:80 --json",
+            "sandgate sandbox adopt docker:com.example.role=web --name box",
             "sandgate --data-dir D sandbox ls --json",
             "sandgate sandbox start box --json",
             "sandgate sandbox stop box",
             "sandgate sandbox rm --force box",
             "sandgate sandbox inspect box --json",
+            "sandgate image pull debian:12 --platform linux/amd64 --auth-file F --quiet --json",
+            "sandgate image ls --json",
+            "sandgate image rm debian:12 --json",
+            "sandgate image import F.tar box:1 --json",
             "sandgate token create box --ttl 1h --scopes shell,exec,sftp,forward,agent --label ci --json",
             "sandgate token ls --json",
             "sandgate token revoke tok-1",
@@ -91,6 +107,14 @@ mod tests {
             "sandgate ssh-config box --data-dir D",
             "sandgate exec box -t -u me -e A=B -- ls -l",
             "sandgate exec box -- sh -c true",
+            "sandgate ssh box",
+            "sandgate ssh -A -L 8080:localhost:80 -L /a:/b -R 0:localhost:80 -e none box -- ls -l",
+            "sandgate ssh box -N -T -q --user me --env A=B --keepalive 5s",
+            "sandgate --data-dir D cp -r -p -q --resume -u me a ./b:c box:dir",
+            "sandgate cp box:a -",
+            "sandgate sandbox create vm --link vsock:3:1024",
+            "sandgate sandbox create vm --link tcp:vm:1 --tls-ca a --tls-cert b --tls-key c",
+            "sandgate agent-install --init openrc --listen vsock:1024 --root DIR",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             if let Err(error) = parse(&line) {
@@ -121,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn words_after_the_sandbox_are_the_command_as_with_ssh() {
+        let Command::Ssh(args) = parse("sandgate ssh box -t ls -l -t").expect("a command").command else {
+            panic!("not ssh")
+        };
+        assert_eq!((args.command, args.tty), (vec!["ls".into(), "-l".into(), "-t".into()], 1));
+    }
+
+    #[test]
     fn nonsense_is_refused_as_usage() {
         for line in [
             "sandgate",
@@ -128,9 +160,17 @@ mod tests {
             "sandgate sandbox create Bad_Name",
             "sandgate sandbox create box --memory much",
             "sandgate sandbox create box --mount /a",
+            "sandgate sandbox adopt web",
             "sandgate token create box --ttl soon",
             "sandgate token create box --scopes root",
             "sandgate exec box",
+            "sandgate ssh",
+            "sandgate ssh box --keepalive 0s",
+            "sandgate cp box:a",
+            "sandgate image pull A",
+            "sandgate image pull debian --platform windows/amd64",
+            "sandgate sandbox create box --link ssh:host",
+            "sandgate sandbox create box --link tcp:vm:1 --tls-ca a",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

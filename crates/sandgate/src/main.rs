@@ -1,7 +1,7 @@
 //! The one binary: gateway, command line and (internally) the supervisor of each sandbox.
 //!
 //! Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage. `exec` gives the command's own code,
-//! and 128 plus the signal's number when a signal ended it.
+//! and 128 plus the signal's number when a signal ended it. `ssh` gives the command's own code, and 255 for everything else, as ssh does.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -11,6 +11,7 @@ mod logging;
 mod output;
 mod paths;
 mod server;
+mod session;
 mod values;
 
 use std::process::ExitCode;
@@ -49,11 +50,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => cmd::up::run(&data_dir, args).await,
         Command::Serve(args) => cmd::serve::run(&data_dir, args).await,
         Command::Sandbox(command) => cmd::sandbox::run(&data_dir, command).await,
+        Command::Image(command) => cmd::image::run(&data_dir, command).await,
         Command::Token(command) => cmd::token::run(&data_dir, command).await,
         Command::Key(command) => cmd::key::run(&data_dir, command).await,
         Command::Session(command) => cmd::session::run(&data_dir, command).await,
         Command::SshConfig(args) => cmd::ssh_config::run(&data_dir, args).await,
+        Command::Ssh(args) => cmd::ssh::run(&data_dir, args).await,
         Command::Exec(args) => cmd::exec::run(&data_dir, args).await,
+        Command::Cp(args) => cmd::cp::run(&data_dir, args).await,
+        Command::AgentInstall(args) => cmd::agent_install::run(args),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandgate_gateway::listener::SshListener;
 use sandgate_gateway::session::EndReason;
 use sandgate_gateway::{Config, Gateway, ssh};
@@ -28,6 +29,15 @@ pub enum PortTaken {
     TakeAnother,
 }
 
+/// Takes as many descriptors as this process may have: a forwarded connection needs three. Programs in a sandbox get their own limit.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of descriptors could not be raised");
+    }
+}
+
 /// A gateway that accepts connections.
 pub struct Server {
     gateway: Arc<Gateway>,
@@ -43,6 +53,7 @@ impl Server {
     pub async fn start(config: Config, taken: PortTaken) -> anyhow::Result<Server> {
         // From here on a signal ends us gracefully instead of at once.
         let signals = Signals::new().context("signals cannot be handled")?;
+        raise_descriptor_limit();
         let gateway = Gateway::build(config).await?;
         let config = &gateway.config;
         let listener = bind(config.ssh_listen, taken).await?;
@@ -70,7 +81,9 @@ impl Server {
         services
             .spawn(report("control socket", control.serve(gateway.clone(), stop.clone().cancelled_owned())));
         if let Some(health) = health {
-            services.spawn(report("HTTP listener", health.serve(stop.clone().cancelled_owned())));
+            let counted = gateway.clone();
+            let metrics = move || sandgate_gateway::metrics::render(&counted);
+            services.spawn(report("HTTP listener", health.serve(metrics, stop.clone().cancelled_owned())));
         }
         Ok(Server { gateway, connections, stop, services, signals })
     }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::time::Duration;
 
+use sandgate_driver::{ImageSource, InvalidSpec};
+
 /// A number of bytes: `512M`, `1G`, `2GiB`, `1048576`. The units are powers of 1024.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -19,6 +21,15 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: u64 =
         number.parse().map_err(|_| "a size is a number with K, M, G or T, such as 512M".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".to_owned())
+}
+
+/// An image. A word that is the path of something there is a path, also without `./`; any other is a name.
+pub fn image(text: &str) -> Result<ImageSource, InvalidSpec> {
+    match text {
+        "host" => Ok(ImageSource::Host),
+        path if std::path::Path::new(path).exists() => Ok(ImageSource::Path(path.into())),
+        other => other.parse(),
+    }
 }
 
 /// A length of time: `90s`, `1h`, `7days`.
@@ -43,6 +54,19 @@ pub fn variable_bytes(text: &OsString) -> Result<(Vec<u8>, Vec<u8>), String> {
     }
 }
 
+/// Variables `K=V`, as bytes.
+pub fn variables(list: &[OsString]) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    list.iter().map(variable_bytes).collect::<Result<_, _>>().map_err(anyhow::Error::msg)
+}
+
+/// A length of time that is not zero.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must not be zero".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
 /// The bytes of an argument.
 pub fn into_bytes(text: OsString) -> Vec<u8> {
     text.into_vec()
@@ -61,6 +85,14 @@ mod tests {
         for bad in ["", "M", "1.5G", "-1", "1X", "99999999T"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_image_that_is_there_is_a_path() {
+        assert_eq!(image("Cargo.toml"), Ok(ImageSource::Path("Cargo.toml".into())));
+        assert_eq!(image("/nowhere"), Ok(ImageSource::Path("/nowhere".into())));
+        assert!(matches!(image("debian:12"), Ok(ImageSource::Named(_))));
+        assert!(image("no such file.tar").is_err());
     }
 
     #[test]

@@ -222,9 +222,9 @@ async fn zeros(writer: &mut ChannelWriter, stream: StreamKind, mut left: u64) ->
     while left > 0 {
         std::future::poll_fn(|cx| writer.poll_ready(cx)).await?;
         let most = usize::try_from(left).unwrap_or(usize::MAX);
-        match writer.try_fill(stream, most, |packet| {
-            packet.fill(0);
-            Ok(packet.len())
+        match writer.try_fill(stream, most, |packets| {
+            packets.iter_mut().for_each(|packet| packet.fill(0));
+            Ok(packets.iter().map(|packet| packet.len()).sum())
         }) {
             Ok(len) => left = left.saturating_sub(len as u64),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -85,10 +85,7 @@ fn measure(cipher: Cipher, mac: Mac, payload: usize, packets: usize) -> (Duratio
         let start = Instant::now();
         for _ in 0..BATCH {
             server
-                .send_with::<Error>(payload, |room| {
-                    room[0] = 94;
-                    Ok(room.len())
-                })
+                .send_data::<Error>(&[94], payload - 5, payload - 5, |packets| Ok(packets[0].len()))
                 .unwrap();
         }
         server.consume_output(server.output_len());

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use sandgate_policy::{CertAuthority, ForwardRules, Principals};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use crate::rows::{maybe_time, millis, time};
+use crate::rows::{maybe_time, millis, rules, time};
 use crate::{Store, StoreError};
 
 /// Which sandboxes a key opens.
@@ -31,6 +32,8 @@ pub struct KeyRow {
     pub public_key: String,
     /// What it opens.
     pub sandboxes: KeySandboxes,
+    /// Set for an authority, which signs certificates and does not log in itself.
+    pub authority: Option<CertAuthority>,
     /// When it was added.
     pub created_at: OffsetDateTime,
     /// When it was last used, as far as noted.
@@ -46,8 +49,21 @@ pub struct KeyLookup {
     pub name: String,
     /// The key itself, to be compared with the one presented.
     pub public_key: String,
-    /// Identifier and name of the sandbox, if it exists and this key opens it.
-    pub sandbox: Option<(String, String)>,
+    /// Set for an authority, which signs certificates and does not log in itself.
+    pub authority: Option<CertAuthority>,
+    /// The sandbox, if it exists and this key opens it.
+    pub sandbox: Option<OpenedSandbox>,
+}
+
+/// The sandbox that a key opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedSandbox {
+    /// Identifier.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// What it allows to be forwarded.
+    pub forward: ForwardRules,
 }
 
 impl Store {
@@ -58,14 +74,15 @@ impl Store {
     pub async fn insert_key(&self, key: &KeyRow) -> Result<(), StoreError> {
         let mut change = self.pool.begin().await?;
         sqlx::query(
-            "INSERT INTO public_keys (id, name, fingerprint, public_key, every_sandbox, created_at, last_used_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, NULL)",
+            "INSERT INTO public_keys (id, name, fingerprint, public_key, every_sandbox, authority_principals, \
+             created_at, last_used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, NULL)",
         )
         .bind(&key.id)
         .bind(&key.name)
         .bind(&key.fingerprint)
         .bind(&key.public_key)
         .bind(i64::from(key.sandboxes == KeySandboxes::Every))
+        .bind(key.authority.as_ref().map(|authority| authority.principals.to_string()))
         .bind(millis(key.created_at))
         .execute(&mut *change)
         .await?;
@@ -92,8 +109,8 @@ impl Store {
         sandbox: &str,
     ) -> Result<Option<KeyLookup>, StoreError> {
         let row = sqlx::query(
-            "SELECT k.id, k.name, k.public_key, k.every_sandbox, s.id AS sandbox_id, s.name AS sandbox_name, \
-             ks.key_id AS granted FROM public_keys k \
+            "SELECT k.id, k.name, k.public_key, k.every_sandbox, k.authority_principals, s.id AS sandbox_id, \
+             s.name AS sandbox_name, s.forward_rules, ks.key_id AS granted FROM public_keys k \
              LEFT JOIN sandboxes s ON s.name = $2 AND s.phase = 'ready' \
              LEFT JOIN key_sandboxes ks ON ks.key_id = k.id AND ks.sandbox_id = s.id \
              WHERE k.fingerprint = $1",
@@ -147,9 +164,18 @@ fn read(row: &SqliteRow, sandboxes: &mut HashMap<String, Vec<String>>) -> Result
         fingerprint: row.try_get("fingerprint")?,
         public_key: row.try_get("public_key")?,
         sandboxes: if every == 1 { KeySandboxes::Every } else { KeySandboxes::Only(only) },
+        authority: authority(row)?,
         created_at: time(row.try_get("created_at")?)?,
         last_used_at: maybe_time(row.try_get("last_used_at")?)?,
     })
+}
+
+fn authority(row: &SqliteRow) -> Result<Option<CertAuthority>, StoreError> {
+    let principals: Option<&str> = row.try_get("authority_principals")?;
+    let Some(principals) = principals else { return Ok(None) };
+    let principals =
+        Principals::parse(principals).map_err(|_| StoreError::Malformed("list of principals"))?;
+    Ok(Some(CertAuthority { principals }))
 }
 
 fn read_lookup(row: &SqliteRow) -> Result<KeyLookup, StoreError> {
@@ -157,11 +183,19 @@ fn read_lookup(row: &SqliteRow) -> Result<KeyLookup, StoreError> {
     let granted: Option<String> = row.try_get("granted")?;
     let sandbox_id: Option<String> = row.try_get("sandbox_id")?;
     let sandbox_name: Option<String> = row.try_get("sandbox_name")?;
+    let forward: Option<&str> = row.try_get("forward_rules")?;
     let opens = every == 1 || granted.is_some();
+    let sandbox = match (sandbox_id, sandbox_name, forward) {
+        (Some(id), Some(name), Some(forward)) if opens => {
+            Some(OpenedSandbox { id, name, forward: rules(forward)? })
+        }
+        _ => None,
+    };
     Ok(KeyLookup {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         public_key: row.try_get("public_key")?,
-        sandbox: sandbox_id.zip(sandbox_name).filter(|_| opens),
+        authority: authority(row)?,
+        sandbox,
     })
 }

@@ -13,6 +13,7 @@ mod keys;
 mod rows;
 mod sandboxes;
 mod sessions;
+mod statements;
 mod tokens;
 mod writer;
 
@@ -24,10 +25,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 use time::OffsetDateTime;
 
-pub use keys::{KeyLookup, KeyRow, KeySandboxes};
+pub use keys::{KeyLookup, KeyRow, KeySandboxes, OpenedSandbox};
 pub use sandboxes::{Phase, SandboxRow};
 pub use sessions::{AuditRow, SessionEnd, SessionRow};
 pub use tokens::{TokenLookup, TokenRow};
+use writer::Cutoffs;
 pub use writer::{Record, Use};
 
 /// Connections to the database. Logins only read, and a read takes some tens of microseconds.
@@ -39,9 +41,28 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a token's row is kept after it expired, so that its holder can still be told.
 const KEEP_DEAD_TOKENS: time::Duration = time::Duration::days(90);
 
+/// How long rows are kept; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Of sessions, from their end.
+    pub sessions: Option<time::Duration>,
+    /// Of the audit trail.
+    pub audit: Option<time::Duration>,
+}
+
+impl Default for Keep {
+    /// 90 days of sessions, a year of the audit trail.
+    fn default() -> Keep {
+        Keep { sessions: Some(time::Duration::days(90)), audit: Some(time::Duration::days(365)) }
+    }
+}
+
 /// The open database and its writer.
 pub struct Store {
     pool: SqlitePool,
+    /// The writer's own connection. A connection that finds that another one has written reads its pages anew; the one that writes nearly
+    /// all of it does not when it stays the same.
+    writers: SqlitePool,
     writer: writer::Writer,
 }
 
@@ -70,15 +91,8 @@ impl Store {
         // The change to WAL needs the file for itself and heeds no busy timeout: one connection does it, then the others come.
         let mut first = options.connect().await?;
         sqlx::migrate!("./migrations").run(&mut first).await.map_err(StoreError::Migrate)?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .min_connections(1)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await?;
+        let pool = connections(CONNECTIONS).connect_with(options.clone()).await?;
+        let writers = connections(1).connect_with(options).await?;
         first.close().await?;
         sqlx::query("DELETE FROM tokens WHERE expires_at < $1")
             .bind(rows::millis(now - KEEP_DEAD_TOKENS))
@@ -90,8 +104,8 @@ impl Store {
             .execute(&pool)
             .await?;
         let last_seq: Option<i64> = sqlx::query_scalar("SELECT MAX(seq) FROM audit").fetch_one(&pool).await?;
-        let writer = writer::Writer::start(pool.clone(), last_seq.unwrap_or(0));
-        Ok(Store { pool, writer })
+        let writer = writer::Writer::start(writers.clone(), last_seq.unwrap_or(0));
+        Ok(Store { pool, writers, writer })
     }
 
     /// Hands a row of the audit trail or of a session to the writer. Waits while the queue is full: nothing of it is
@@ -100,9 +114,15 @@ impl Store {
         self.writer.record(record).await;
     }
 
+    /// Waits until the writer's queue has room: to be asked before something begins whose rows will come by [`Store::record_later`], so that
+    /// nothing new begins while the database is behind.
+    pub async fn room(&self) {
+        self.writer.room().await;
+    }
+
     /// As [`Store::record`], from a place that cannot wait (the end of a session, in a destructor). When the queue is
-    /// full a task of its own does the waiting; there are never more of those than there were live sessions. Must be called inside a
-    /// tokio runtime.
+    /// full a task of its own does the waiting, for up to 65,536 rows; what is beyond goes to the log, as an error and in full. Must be called
+    /// inside a tokio runtime.
     pub fn record_later(&self, record: Record) {
         self.writer.record_later(record);
     }
@@ -110,6 +130,20 @@ impl Store {
     /// Notes that a credential was used just now. Dropped when the queue is half full: the next use tells the same.
     pub fn note_use(&self, used: Use) {
         self.writer.note_use(used);
+    }
+
+    /// Begins to remove what is older than it is kept: sessions, the audit trail, and tokens that have been dead for long. The writer does
+    /// it, a few rows at a time between its batches. The file does not become smaller; its room is used again.
+    pub async fn forget(&self, now: OffsetDateTime, keep: Keep) {
+        // Longer than time goes back is for ever.
+        let before = |kept: Option<time::Duration>| now.checked_sub(kept?);
+        self.writer
+            .forget(Cutoffs {
+                tokens: now - KEEP_DEAD_TOKENS,
+                sessions: before(keep.sessions),
+                audit: before(keep.audit),
+            })
+            .await;
     }
 
     /// Waits until all that was handed to the writer before is in the database.
@@ -120,8 +154,20 @@ impl Store {
     /// Flushes and closes. Later calls fail.
     pub async fn close(&self) {
         self.flush().await;
+        self.writers.close().await;
         self.pool.close().await;
     }
+}
+
+/// Up to `most` connections, which stay.
+fn connections(most: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(most)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
 /// What can go wrong with the store.

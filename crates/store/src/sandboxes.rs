@@ -1,10 +1,11 @@
 //! The table of sandboxes: what was asked for. What a sandbox *does* is known to its driver alone.
 
+use sandgate_policy::ForwardRules;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use crate::rows::{millis, time};
+use crate::rows::{millis, rules, rules_text, time};
 use crate::{Store, StoreError};
 
 /// How far the driver has got with a sandbox, so that a crash in between can be cleaned up.
@@ -46,6 +47,8 @@ pub struct SandboxRow {
     pub driver: String,
     /// The driver's specification as JSON.
     pub spec: String,
+    /// What may be forwarded into it and out of it.
+    pub forward: ForwardRules,
     /// How far the driver has got.
     pub phase: Phase,
     /// When it was asked for.
@@ -58,6 +61,7 @@ fn read(row: &SqliteRow) -> Result<SandboxRow, StoreError> {
         name: row.try_get("name")?,
         driver: row.try_get("driver")?,
         spec: row.try_get("spec")?,
+        forward: rules(row.try_get("forward_rules")?)?,
         phase: Phase::parse(row.try_get("phase")?)?,
         created_at: time(row.try_get("created_at")?)?,
     })
@@ -70,7 +74,8 @@ impl Store {
     /// [`StoreError::Exists`] when the name is taken.
     pub async fn insert_sandbox(&self, sandbox: &SandboxRow) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO sandboxes (id, name, driver, spec, phase, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO sandboxes (id, name, driver, spec, phase, created_at, forward_rules) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(&sandbox.id)
         .bind(&sandbox.name)
@@ -78,6 +83,7 @@ impl Store {
         .bind(&sandbox.spec)
         .bind(sandbox.phase.as_str())
         .bind(millis(sandbox.created_at))
+        .bind(rules_text(&sandbox.forward)?)
         .execute(&self.pool)
         .await?;
         Ok(())

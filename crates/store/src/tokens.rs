@@ -1,11 +1,11 @@
 //! The table of tokens. It holds hashes; the tokens themselves are nowhere.
 
-use sandgate_policy::{Scopes, SourceNetworks, TokenHash};
+use sandgate_policy::{FileAccess, ForwardRules, Scopes, SourceNetworks, TokenHash};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use crate::rows::{maybe_time, millis, time};
+use crate::rows::{maybe_time, millis, rules, rules_text, time};
 use crate::{Store, StoreError};
 
 /// One token, without its hash.
@@ -23,6 +23,10 @@ pub struct TokenRow {
     pub sandbox_id: String,
     /// Where it may be used from.
     pub sources: SourceNetworks,
+    /// What the file servers do for it.
+    pub files: FileAccess,
+    /// What may be forwarded for it.
+    pub forward: ForwardRules,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it ends.
@@ -40,6 +44,8 @@ pub struct TokenLookup {
     pub token: TokenRow,
     /// The sandbox's present name.
     pub sandbox_name: Option<String>,
+    /// What the sandbox allows to be forwarded.
+    pub sandbox_forward: ForwardRules,
 }
 
 fn read(row: &SqliteRow) -> Result<TokenLookup, StoreError> {
@@ -53,12 +59,22 @@ fn read(row: &SqliteRow) -> Result<TokenLookup, StoreError> {
         scopes: scopes.parse().map_err(|_| StoreError::Malformed("list of scopes"))?,
         sandbox_id: row.try_get("sandbox_id")?,
         sources: sources.map_err(|_| StoreError::Malformed("list of source networks"))?,
+        files: FileAccess {
+            root: row.try_get("sftp_root")?,
+            read_only: row.try_get::<i64, _>("sftp_read_only")? != 0,
+        },
+        forward: rules(row.try_get("forward_rules")?)?,
         created_at: time(row.try_get("created_at")?)?,
         expires_at: time(row.try_get("expires_at")?)?,
         revoked_at: maybe_time(row.try_get("revoked_at")?)?,
         last_used_at: maybe_time(row.try_get("last_used_at")?)?,
     };
-    Ok(TokenLookup { token, sandbox_name: row.try_get("sandbox_name")? })
+    let sandbox_forward: Option<&str> = row.try_get("sandbox_forward")?;
+    Ok(TokenLookup {
+        token,
+        sandbox_name: row.try_get("sandbox_name")?,
+        sandbox_forward: sandbox_forward.map(rules).transpose()?.unwrap_or_default(),
+    })
 }
 
 impl Store {
@@ -69,7 +85,8 @@ impl Store {
     pub async fn insert_token(&self, token: &TokenRow, hash: TokenHash) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO tokens (id, hash, prefix, label, scopes, sandbox_id, sources, created_at, expires_at, \
-             revoked_at, last_used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL)",
+             revoked_at, last_used_at, sftp_root, sftp_read_only, forward_rules) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL, $10, $11, $12)",
         )
         .bind(&token.id)
         .bind(hash.to_hex())
@@ -80,6 +97,9 @@ impl Store {
         .bind(token.sources.iter().collect::<Vec<_>>().join(","))
         .bind(millis(token.created_at))
         .bind(millis(token.expires_at))
+        .bind(&token.files.root)
+        .bind(i64::from(token.files.read_only))
+        .bind(rules_text(&token.forward)?)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -91,7 +111,7 @@ impl Store {
     /// The database failed.
     pub async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<TokenLookup>, StoreError> {
         let row = sqlx::query(
-            "SELECT t.*, s.name AS sandbox_name FROM tokens t \
+            "SELECT t.*, s.name AS sandbox_name, s.forward_rules AS sandbox_forward FROM tokens t \
              LEFT JOIN sandboxes s ON s.id = t.sandbox_id AND s.phase = 'ready' WHERE t.hash = $1",
         )
         .bind(hash.to_hex())
@@ -106,7 +126,7 @@ impl Store {
     /// The database failed.
     pub async fn tokens(&self) -> Result<Vec<TokenLookup>, StoreError> {
         let rows = sqlx::query(
-            "SELECT t.*, s.name AS sandbox_name FROM tokens t LEFT JOIN sandboxes s ON s.id = t.sandbox_id \
+            "SELECT t.*, s.name AS sandbox_name, s.forward_rules AS sandbox_forward FROM tokens t LEFT JOIN sandboxes s ON s.id = t.sandbox_id \
              ORDER BY t.created_at DESC, t.id",
         )
         .fetch_all(&self.pool)

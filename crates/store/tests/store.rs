@@ -4,10 +4,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use sandgate_policy::{Scopes, SourceNetworks, Token};
+use sandgate_policy::{FileAccess, ForwardRules, Scopes, SourceNetworks, Token};
 use sandgate_store::{
-    AuditRow, KeyRow, KeySandboxes, Phase, Record, SandboxRow, SessionEnd, SessionRow, Store, StoreError,
-    TokenRow, Use,
+    AuditRow, Keep, KeyRow, KeySandboxes, OpenedSandbox, Phase, Record, SandboxRow, SessionEnd, SessionRow,
+    Store, StoreError, TokenRow, Use,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -19,12 +19,17 @@ async fn open(directory: &Path) -> Store {
     Store::open(&directory.join("s.db"), now()).await.expect("a store")
 }
 
+fn rules(json: &str) -> ForwardRules {
+    serde_json::from_str(json).expect("rules")
+}
+
 fn sandbox(id: &str, name: &str) -> SandboxRow {
     SandboxRow {
         id: id.into(),
         name: name.into(),
         driver: "oci".into(),
         spec: "{}".into(),
+        forward: rules(r#"{"permit_open":["db:5432"]}"#),
         phase: Phase::Ready,
         created_at: now(),
     }
@@ -39,6 +44,8 @@ fn token(id: &str, sandbox: &str) -> (Token, TokenRow) {
         scopes: "shell,sftp".parse::<Scopes>().expect("scopes"),
         sandbox_id: sandbox.into(),
         sources: SourceNetworks::parse(["192.0.2.0/24", "::1"]).expect("networks"),
+        files: FileAccess { root: Some("drop".into()), read_only: true },
+        forward: rules(r#"{"permit_listen":["8080"],"permit_socket_open":["none"]}"#),
         created_at: now(),
         expires_at: now() + Duration::HOUR,
         revoked_at: None,
@@ -66,6 +73,7 @@ async fn tokens_come_back_as_they_were_and_are_found_by_hash_alone() {
     let (secret, row) = token("tok-1", "sb-1");
     store.insert_token(&row, secret.hash()).await.expect("inserted");
     let found = store.token_by_hash(secret.hash()).await.expect("asked").expect("found");
+    assert_eq!(found.sandbox_forward, sandbox("", "").forward);
     assert_eq!((found.token, found.sandbox_name.as_deref()), (row, Some("box")));
     let stranger = Token::generate().expect("random");
     assert_eq!(store.token_by_hash(stranger.hash()).await.expect("asked"), None);
@@ -130,6 +138,7 @@ async fn a_removed_sandbox_takes_its_grants_with_it_and_leaves_revoked_tokens() 
         fingerprint: "SHA256:x".into(),
         public_key: "ssh-ed25519 x".into(),
         sandboxes: KeySandboxes::Only(vec!["sb-1".into()]),
+        authority: None,
         created_at: now(),
         last_used_at: None,
     };
@@ -138,7 +147,8 @@ async fn a_removed_sandbox_takes_its_grants_with_it_and_leaves_revoked_tokens() 
     let opens = async |name: &str| {
         store.key_for_sandbox("SHA256:x", name).await.expect("asked").expect("known").sandbox
     };
-    assert_eq!(opens("box").await, Some(("sb-1".into(), "box".into())));
+    let forward = sandbox("", "").forward;
+    assert_eq!(opens("box").await, Some(OpenedSandbox { id: "sb-1".into(), name: "box".into(), forward }));
 
     store.delete_sandbox("sb-1", now()).await.expect("deleted");
     assert_eq!(opens("box").await, None);
@@ -190,16 +200,7 @@ async fn sessions_left_open_by_a_killed_gateway_are_closed_by_the_next() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(directory.path()).await;
     for id in ["ses-1", "ses-2"] {
-        let row = SessionRow {
-            id: id.into(),
-            sandbox_id: "sb-1".into(),
-            sandbox_name: "box".into(),
-            credential: "token tok-1".into(),
-            kind: "shell".into(),
-            pty: true,
-            client: Some("192.0.2.1:4".into()),
-            started_at: now(),
-        };
+        let row = session(id, now());
         store.record_later(Record::SessionStarted(row));
     }
     let end = SessionEnd {
@@ -230,4 +231,71 @@ async fn long_dead_tokens_are_forgotten() {
     let later =
         Store::open(&directory.path().join("s.db"), now() + Duration::days(92)).await.expect("a store");
     assert_eq!(later.token_by_hash(secret.hash()).await.expect("asked"), None);
+}
+
+#[tokio::test]
+async fn what_is_older_than_it_is_kept_goes_and_the_rest_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    // More than are removed at once.
+    for number in 0..1200_i64 {
+        let age = Duration::days(if number < 1100 { 366 } else { 364 });
+        let Record::Audit(row) = audit(&number.to_string()) else { continue };
+        store.record(Record::Audit(AuditRow { at: now() - age, ..row })).await;
+    }
+    for (id, days, ended) in [("old", 100, Some(91)), ("new", 100, Some(89)), ("live", 100, None)] {
+        store.record_later(Record::SessionStarted(session(id, now() - Duration::days(days))));
+        if let Some(ended) = ended {
+            let ended_at = now() - Duration::days(ended);
+            store.record_later(Record::SessionEnded(SessionEnd {
+                id: id.into(),
+                ended_at,
+                outcome: "exit 0".into(),
+                bytes_in: 0,
+                bytes_out: 0,
+            }));
+        }
+    }
+    let (secret, row) = token("tok-1", "sb-1");
+    let dead = TokenRow { expires_at: now() - Duration::days(91), ..row };
+    store.insert_token(&dead, secret.hash()).await.expect("inserted");
+
+    store.forget(now(), Keep { sessions: None, audit: None }).await;
+    store.flush().await;
+    settle().await;
+    assert_eq!(store.audit_tail(2000).await.expect("rows").len(), 1200, "for ever means for ever");
+    assert_eq!(store.token_by_hash(secret.hash()).await.expect("asked"), None);
+
+    store.forget(now(), Keep::default()).await;
+    // Rows come in between.
+    store.record(audit("after")).await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while store.audit_tail(2000).await.expect("rows").len() > 101 && std::time::Instant::now() < deadline {
+        settle().await;
+    }
+    settle().await;
+    let rows = store.audit_tail(2000).await.expect("rows");
+    assert_eq!((rows.len(), rows[0].action.as_str(), rows[100].action.as_str()), (101, "after", "1100"));
+    let left = store.past_sessions(10).await.expect("rows");
+    let mut left: Vec<&str> = left.iter().map(|(begun, _)| begun.id.as_str()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["live", "new"]);
+}
+
+/// Time in which the writer removes some rows.
+async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+}
+
+fn session(id: &str, started_at: OffsetDateTime) -> SessionRow {
+    SessionRow {
+        id: id.into(),
+        sandbox_id: "sb-1".into(),
+        sandbox_name: "box".into(),
+        credential: "token tok-1".into(),
+        kind: "shell".into(),
+        pty: true,
+        client: Some("192.0.2.1:4".into()),
+        started_at,
+    }
 }

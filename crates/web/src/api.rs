@@ -1,10 +1,15 @@
 //! What travels over the control API, as both sides see it.
 
-use sandgate_policy::{KeyName, Label, Scopes, SourceNetworks};
+use std::path::PathBuf;
+
+use sandgate_driver::{AdoptTarget, ImageEvent};
+use sandgate_policy::{
+    CertAuthority, FileAccess, ForwardRules, KeyName, Label, SandboxName, Scopes, SourceNetworks,
+};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub use sandgate_gateway::sandboxes::NewSandbox;
+pub use sandgate_gateway::sandboxes::{DEFAULT_DRIVER, NewSandbox};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,7 +42,7 @@ pub struct SandboxView {
     pub id: String,
     /// Name.
     pub name: String,
-    /// `created`, `starting`, `running`, `stopped` or `unknown`.
+    /// `created`, `starting`, `running`, `paused`, `stopped` or `unknown`.
     pub state: String,
     /// Why it is stopped or unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,14 +73,46 @@ pub struct SandboxView {
     /// CPU limit in cores, if one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// Size of a virtual machine's disk in bytes, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Host paths that are shared, as `HOST:GUEST:ro` or `HOST:GUEST:rw`.
     #[serde(default)]
     pub mounts: Vec<String>,
     /// `none` or `host`.
     pub network: String,
+    /// The container that it was before it was adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
+    /// The container engine that runs it, and its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The way to its agent, of the driver `external`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// What may be forwarded into it and out of it, whoever comes; empty restricts nothing.
+    #[serde(default)]
+    pub forward: ForwardRules,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// `POST /v1/adopt`: makes a sandbox of a container that is there already.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// Which one.
+    pub target: AdoptTarget,
+    /// What it is to be called; the container's name if not said.
+    #[serde(default)]
+    pub name: Option<SandboxName>,
+    /// Login user inside; the container's if not said.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What may be forwarded into it and out of it, whoever comes.
+    #[serde(default)]
+    pub forward: ForwardRules,
 }
 
 /// `POST /v1/tokens`.
@@ -87,7 +124,7 @@ pub struct CreateToken {
     /// How long it lives, in seconds.
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
-    /// What it is good for; all, if not said.
+    /// What it is good for; all, if not said, or `sftp` alone if `files` has a restriction.
     #[serde(default)]
     pub scopes: Option<Scopes>,
     /// A text for people.
@@ -96,6 +133,12 @@ pub struct CreateToken {
     /// Networks it may be used from; empty means anywhere.
     #[serde(default)]
     pub sources: SourceNetworks,
+    /// What the file servers do for it.
+    #[serde(default)]
+    pub files: FileAccess,
+    /// What may be forwarded for it; empty restricts nothing.
+    #[serde(default)]
+    pub forward: ForwardRules,
 }
 
 /// The answer: the only time that the token is shown. Its `Debug` leaves the token out.
@@ -135,6 +178,11 @@ pub struct TokenView {
     pub scopes: Scopes,
     /// Where it may be used from; empty means anywhere.
     pub sources: SourceNetworks,
+    /// What the file servers do for it.
+    pub files: FileAccess,
+    /// What may be forwarded for it; empty restricts nothing.
+    #[serde(default)]
+    pub forward: ForwardRules,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -160,6 +208,9 @@ pub struct AddKey {
     /// Names of the sandboxes that it opens; empty means every one.
     #[serde(default)]
     pub sandboxes: Vec<String>,
+    /// Makes it an authority: its certificates log in, and it does not itself.
+    #[serde(default)]
+    pub cert_authority: Option<CertAuthority>,
 }
 
 /// A key, as `key ls` shows it.
@@ -175,12 +226,92 @@ pub struct KeyView {
     pub public_key: String,
     /// Names of the sandboxes that it opens; `None` means every one.
     pub sandboxes: Option<Vec<String>>,
+    /// Set for an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_authority: Option<CertAuthority>,
     /// When it was added.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// When it was last used.
     #[serde(with = "time::serde::rfc3339::option", default)]
     pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// An image, as `image ls` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Name.
+    pub name: String,
+    /// Digest of its manifest.
+    pub digest: String,
+    /// All its layers as they are stored, in bytes.
+    pub size: u64,
+    /// How many layers it has.
+    pub layers: usize,
+    /// What it is for, such as `linux/amd64`.
+    pub platform: String,
+    /// When it was pulled or imported.
+    #[serde(with = "time::serde::rfc3339")]
+    pub added_at: OffsetDateTime,
+}
+
+/// `POST /v1/images/pull`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// The image's name.
+    pub name: String,
+    /// What it is to run on; the gateway's machine, if not said.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// The login; what the configuration says, if not said.
+    #[serde(default)]
+    pub login: Option<Login>,
+}
+
+/// A login at a registry. Its `Debug` leaves the password out.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The user.
+    pub username: String,
+    /// The password, or a token in its place.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// A line of the answer to [`PullImage`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PullEvent {
+    /// It goes on.
+    Progress(ImageEvent),
+    /// It is there. Nothing follows.
+    Pulled {
+        /// The image.
+        image: ImageView,
+    },
+    /// It did not work. Nothing follows.
+    Failed {
+        /// Why, for people.
+        detail: String,
+    },
+}
+
+/// `POST /v1/images/import`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportImage {
+    /// The file or directory; absolute.
+    pub source: PathBuf,
+    /// What to call it; what the file says, if not said.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// A live session, as `session ls` shows it.
@@ -190,7 +321,7 @@ pub struct SessionView {
     pub id: String,
     /// Name of the sandbox.
     pub sandbox: String,
-    /// `shell` or `exec`.
+    /// `shell`, `exec`, `sftp` or `scp`.
     pub kind: String,
     /// Whether it has a terminal.
     pub pty: bool,
@@ -214,33 +345,13 @@ pub struct Ended {
     pub connections: usize,
 }
 
-/// `POST /v1/sandboxes/{name}/exec`, with an upgrade to [`crate::frames::PROTOCOL`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /v1/sandboxes/{name}/sftp`, with an upgrade to `sandgate-sftp`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ExecRequest {
-    /// Program and arguments, as bytes.
-    pub argv: Vec<Vec<u8>>,
-    /// The terminal; `None` for pipes.
-    #[serde(default)]
-    pub tty: Option<Tty>,
+pub struct SftpRequest {
     /// User inside.
     #[serde(default)]
     pub user: Option<Vec<u8>>,
-    /// Variables, as bytes.
-    #[serde(default)]
-    pub env: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A terminal.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tty {
-    /// TERM.
-    pub term: String,
-    /// Columns.
-    pub cols: u32,
-    /// Rows.
-    pub rows: u32,
 }
 
 /// An error answer (RFC 9457).

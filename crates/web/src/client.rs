@@ -13,9 +13,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::{ExecRequest, ProblemView};
+use crate::api::{ProblemView, SftpRequest};
 use crate::control::socket_path;
-use crate::frames::PROTOCOL;
+use crate::{link, sftp};
+
+/// Longest line of a streamed answer, in bytes.
+const MAX_LINE: usize = 64 << 10;
 
 /// Talks to the gateway of one data directory. Every call is one connection.
 #[derive(Debug, Clone)]
@@ -59,6 +62,37 @@ impl Client {
         decode(&self.call(Method::POST, path, encode(body)?).await?)
     }
 
+    /// Posts something whose answer is a stream of JSON objects, one a line.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut on_line: impl FnMut(T),
+    ) -> Result<(), ClientError> {
+        let response = self.send(json_request(Method::POST, path, encode(body)?)?).await?;
+        if !response.status().is_success() {
+            let (status, body) = collect(response).await?;
+            return Err(refused(status, &body));
+        }
+        let mut body = response.into_body();
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(ClientError::Http)?.into_data() else { continue };
+            pending.extend_from_slice(&data);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                on_line(decode(&Bytes::from(line))?);
+            }
+            if pending.len() > MAX_LINE {
+                return Err(ClientError::Answer("a line is too long".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes something; the answer is dropped.
     ///
     /// # Errors
@@ -67,37 +101,64 @@ impl Client {
         self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
     }
 
-    /// Begins an exec and gives the stream of [`crate::frames`].
+    /// Makes a link: a stream on which the gateway serves one request as a sandbox's agent would. See [`crate::LinkDial`].
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn exec(&self, sandbox: &str, request: &ExecRequest) -> Result<TokioIo<Upgraded>, ClientError> {
-        let path = format!("/v1/sandboxes/{}/exec", segment(sandbox));
+    pub async fn link(&self, sandbox: &str) -> Result<TokioIo<Upgraded>, ClientError> {
+        let path = format!("/v1/sandboxes/{}/link", segment(sandbox));
+        self.upgrade(path, link::PROTOCOL, &()).await.map(TokioIo::new)
+    }
+
+    /// Begins a session with a sandbox's SFTP server and gives the stream, which blocks and is for a thread of its own.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn sftp(
+        &self,
+        sandbox: &str,
+        request: &SftpRequest,
+    ) -> Result<std::os::unix::net::UnixStream, ClientError> {
+        let path = format!("/v1/sandboxes/{}/sftp", segment(sandbox));
+        let upgraded = self.upgrade(path, sftp::PROTOCOL, request).await?;
+        let parts = upgraded
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| ClientError::Answer("the connection is not ours".to_owned()))?;
+        if !parts.read_buf.is_empty() {
+            return Err(ClientError::Answer("a file server spoke before it was asked".to_owned()));
+        }
+        let stream = parts.io.into_inner().into_std().and_then(|stream| {
+            stream.set_nonblocking(false)?;
+            Ok(stream)
+        });
+        stream.map_err(|source| ClientError::Connect { path: socket_path(&self.data_dir), source })
+    }
+
+    /// Posts something, after which the connection speaks another protocol.
+    async fn upgrade(
+        &self,
+        path: String,
+        protocol: &str,
+        body: &impl Serialize,
+    ) -> Result<Upgraded, ClientError> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
             .header(header::HOST, "sandgate")
             .header(header::CONNECTION, "upgrade")
-            .header(header::UPGRADE, PROTOCOL)
-            .body(Full::new(encode(request)?))
+            .header(header::UPGRADE, protocol)
+            .body(Full::new(encode(body)?))
             .map_err(|error| ClientError::Answer(error.to_string()))?;
         let response = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (status, body) = collect(response).await?;
             return Err(refused(status, &body));
         }
-        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(ClientError::Http)
+        hyper::upgrade::on(response).await.map_err(ClientError::Http)
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "sandgate")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| ClientError::Answer(error.to_string()))?;
-        let (status, body) = collect(self.send(request).await?).await?;
+        let (status, body) = collect(self.send(json_request(method, path, body)?).await?).await?;
         if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
     }
 
@@ -133,6 +194,16 @@ pub fn segment(name: &str) -> String {
         }
         text
     })
+}
+
+fn json_request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ClientError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "sandgate")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|error| ClientError::Answer(error.to_string()))
 }
 
 async fn collect(

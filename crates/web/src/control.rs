@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::routing::{delete, get, post};
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use sandgate_gateway::Gateway;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::problem::Problem;
-use crate::{exec, keys, sandboxes, sessions, ssh_config, status, tokens};
+use crate::{images, keys, link, sandboxes, sessions, sftp, ssh_config, status, tokens};
 
 /// The socket's name below the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -80,18 +80,26 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/status", get(status::show))
         .route("/v1/ssh-config", get(ssh_config::all))
         .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
+        .route("/v1/adopt", post(sandboxes::adopt))
         .route("/v1/sandboxes/{name}", get(sandboxes::inspect).delete(sandboxes::remove))
         .route("/v1/sandboxes/{name}/start", post(sandboxes::start))
         .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
-        .route("/v1/sandboxes/{name}/exec", post(exec::start))
+        .route("/v1/sandboxes/{name}/pause", post(sandboxes::pause))
+        .route("/v1/sandboxes/{name}/resume", post(sandboxes::resume))
+        .route("/v1/sandboxes/{name}/link", post(link::start))
+        .route("/v1/sandboxes/{name}/sftp", post(sftp::start))
         .route("/v1/sandboxes/{name}/ssh-config", get(ssh_config::one))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/keys", get(keys::list).post(keys::add))
         .route("/v1/keys/{name}", delete(keys::remove))
+        .route("/v1/images", get(images::list).delete(images::remove))
+        .route("/v1/images/pull", post(images::pull))
+        .route("/v1/images/import", post(images::import))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", delete(sessions::kill))
         .fallback(not_found)
+        .layer(Extension(Arc::<link::Waiting>::default()))
         .with_state(gateway)
 }
 

@@ -17,7 +17,7 @@ pub(crate) async fn add(
     body: Bytes,
 ) -> Result<(StatusCode, Json<KeyView>), Problem> {
     let asked: AddKey = parse(&body)?;
-    let row = gateway.keys.add(asked.name, &asked.public_key, &asked.sandboxes).await?;
+    let row = gateway.keys.add(asked.name, &asked.public_key, &asked.sandboxes, asked.cert_authority).await?;
     Ok((StatusCode::CREATED, Json(view(&gateway, row))))
 }
 
@@ -45,6 +45,7 @@ fn view(gateway: &Gateway, row: KeyRow) -> KeyView {
         fingerprint: row.fingerprint,
         public_key: row.public_key,
         sandboxes,
+        cert_authority: row.authority,
         created_at: row.created_at,
         last_used_at: row.last_used_at,
     }

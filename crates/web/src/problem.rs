@@ -55,13 +55,21 @@ impl From<SandboxError> for Problem {
             SandboxError::NotFound(_) | SandboxError::Driver(DriverError::NotFound(_)) => {
                 StatusCode::NOT_FOUND
             }
-            SandboxError::Exists(_) | SandboxError::StillRunning(_) => StatusCode::CONFLICT,
+            SandboxError::Exists(_)
+            | SandboxError::StillRunning(_)
+            | SandboxError::Driver(DriverError::CannotPause(_) | DriverError::ChangeFailed { .. }) => {
+                StatusCode::CONFLICT
+            }
             SandboxError::Spec(_)
             | SandboxError::NoDriver(_)
             | SandboxError::Driver(
-                DriverError::Spec(_) | DriverError::Image { .. } | DriverError::Runtime { .. },
+                DriverError::Spec(_)
+                | DriverError::Image { .. }
+                | DriverError::Runtime { .. }
+                | DriverError::Adopt { .. },
             ) => StatusCode::UNPROCESSABLE_ENTITY,
-            SandboxError::Start(_) | SandboxError::Driver(DriverError::Busy(_)) => {
+            SandboxError::Start(_)
+            | SandboxError::Driver(DriverError::Busy(_) | DriverError::NoEngine { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -74,7 +82,9 @@ impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Problem {
         let status = match &error {
             TokenError::NoSandbox(_) | TokenError::NoToken => StatusCode::NOT_FOUND,
-            TokenError::Ttl(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            TokenError::Ttl(_) | TokenError::Files(_) | TokenError::Forward(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             TokenError::Random(_) | TokenError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())

@@ -7,13 +7,14 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use sandgate_driver::{MountAccess, Network, NoProgress, State as Doing};
+use sandgate_driver::{AdoptTarget, MountAccess, Network, NoProgress, Runtime, State as Doing};
 use sandgate_gateway::Gateway;
-use sandgate_gateway::sandboxes::{Removal, SandboxInfo};
+use sandgate_gateway::sandboxes::{Change, Removal, SandboxInfo};
+use sandgate_policy::SandboxName;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::api::{NewSandbox, SandboxView};
+use crate::api::{Adopt, NewSandbox, SandboxView};
 use crate::problem::{Problem, parse};
 
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SandboxView>> {
@@ -26,6 +27,28 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<SandboxView>), Problem> {
     let new: NewSandbox = parse(&body)?;
     Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
+}
+
+pub(crate) async fn adopt(
+    State(gateway): State<Arc<Gateway>>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<SandboxView>), Problem> {
+    let adopt: Adopt = parse(&body)?;
+    let name = match adopt.name {
+        Some(name) => name,
+        None => own_name(&adopt.target).ok_or_else(|| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the sandbox needs a name: give it with --name")
+        })?,
+    };
+    let mut new = NewSandbox::new(name);
+    adopt.target.driver().clone_into(&mut new.driver);
+    (new.adopt, new.user, new.forward) = (Some(adopt.target), adopt.user, adopt.forward);
+    Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
+}
+
+/// The container's name in the alphabet of ours.
+fn own_name(target: &AdoptTarget) -> Option<SandboxName> {
+    target.name()?.to_ascii_lowercase().replace(['_', '.'], "-").parse().ok()
 }
 
 pub(crate) async fn inspect(
@@ -47,6 +70,20 @@ pub(crate) async fn stop(
     Path(name): Path<String>,
 ) -> Result<Json<SandboxView>, Problem> {
     Ok(Json(view(gateway.sandboxes.stop(&name).await?)))
+}
+
+pub(crate) async fn pause(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<SandboxView>, Problem> {
+    Ok(Json(view(gateway.sandboxes.change(&name, Change::Pause).await?)))
+}
+
+pub(crate) async fn resume(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+) -> Result<Json<SandboxView>, Problem> {
+    Ok(Json(view(gateway.sandboxes.change(&name, Change::Resume).await?)))
 }
 
 #[derive(Deserialize)]
@@ -72,8 +109,12 @@ fn view(info: SandboxInfo) -> SandboxView {
         Ok(Doing::Created) => "created",
         Ok(Doing::Starting) => "starting",
         Ok(Doing::Running { pid: agent, started_at, warnings: lacks }) => {
-            (pid, since, warnings) = (Some(agent), date(started_at), lacks);
+            (pid, since, warnings) = (Some(agent).filter(|pid| *pid != 0), date(started_at), lacks);
             "running"
+        }
+        Ok(Doing::Paused { started_at }) => {
+            since = date(started_at);
+            "paused"
         }
         Ok(Doing::Stopped { cause, at }) => {
             (since, reason) = (date(at), Some(cause.to_string()));
@@ -100,17 +141,26 @@ fn view(info: SandboxInfo) -> SandboxView {
         since,
         warnings,
         sessions: info.sessions,
+        // An engine has a default of its own.
+        runtime: match spec.runtime {
+            Runtime::Builtin if info.driver == "docker" => "default".to_owned(),
+            runtime => runtime.to_string(),
+        },
         driver: info.driver,
-        runtime: spec.runtime.to_string(),
         image: spec.image.to_string(),
         user: spec.user,
         memory_bytes: spec.memory_bytes,
         cpus: spec.cpus,
+        disk_bytes: spec.disk_bytes,
         mounts: mounts.collect(),
         network: match spec.network {
             Network::None => "none".to_owned(),
             Network::Host => "host".to_owned(),
         },
+        adopted: spec.adopt.map(|target| target.to_string()),
+        engine: info.engine,
+        link: spec.external.map(|external| external.link.to_string()),
+        forward: info.forward,
         name: spec.name,
         created_at: info.created_at,
     }

@@ -25,7 +25,9 @@ pub(crate) async fn create(
         .create(NewToken {
             sandbox: asked.sandbox,
             ttl,
-            scopes: asked.scopes.unwrap_or_default(),
+            scopes: asked.scopes,
+            files: asked.files,
+            forward: asked.forward,
             label: asked.label,
             sources: asked.sources,
         })
@@ -68,6 +70,8 @@ fn view(found: TokenLookup, now: OffsetDateTime) -> TokenView {
         label: token.label,
         scopes: token.scopes,
         sources: token.sources,
+        files: token.files,
+        forward: token.forward,
         created_at: token.created_at,
         expires_at: token.expires_at,
         revoked_at: token.revoked_at,

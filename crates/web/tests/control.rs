@@ -6,16 +6,18 @@ mod fake;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fake::FakeDriver;
 use sandgate_driver::Driver;
 use sandgate_gateway::{Config, Gateway};
+use sandgate_guest::{DialSpec, ExecSpec, Guest, GuestError, Program};
 use sandgate_web::api::{
-    AddKey, CreateToken, ExecRequest, KeyView, NewSandbox, SandboxView, SessionView, Status, TokenCreated,
+    AddKey, CreateToken, KeyView, NewSandbox, SandboxView, SessionView, SftpRequest, Status, TokenCreated,
     TokenView,
 };
 use sandgate_web::client::{Client, ClientError};
-use sandgate_web::{ControlSocket, HealthServer, socket_path};
+use sandgate_web::{ControlSocket, HealthServer, LinkDial, socket_path};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 struct Api {
@@ -54,6 +56,8 @@ fn wish(sandbox: &str) -> CreateToken {
         scopes: None,
         label: "ci".parse().expect("a label"),
         sources: Default::default(),
+        files: Default::default(),
+        forward: Default::default(),
     }
 }
 
@@ -133,7 +137,12 @@ async fn keys_and_sessions() {
     make(&api, "box").await;
     let public_key =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti me@here".to_owned();
-    let add = AddKey { name: "me".parse().expect("a name"), public_key, sandboxes: vec!["box".to_owned()] };
+    let add = AddKey {
+        name: "me".parse().expect("a name"),
+        public_key,
+        sandboxes: vec!["box".to_owned()],
+        cert_authority: None,
+    };
     let added: KeyView = api.client.post("/v1/keys", &add).await.expect("added");
     assert_eq!(added.sandboxes, Some(vec!["box".to_owned()]));
     assert!(said(api.client.post::<KeyView>("/v1/keys", &add).await).contains("already a key"));
@@ -160,15 +169,34 @@ async fn status_and_ssh_config_name_the_host_keys() {
 }
 
 #[tokio::test]
-async fn exec_says_what_is_wrong_before_it_upgrades() {
+async fn links_and_sftp_say_what_is_wrong() {
     let api = api().await;
     make(&api, "box").await;
-    let request = ExecRequest { argv: vec![b"true".to_vec()], tty: None, user: None, env: Vec::new() };
-    assert!(said(api.client.exec("nosuch", &request).await.map(drop)).contains("no sandbox"));
-    assert!(said(api.client.exec("box", &request).await.map(drop)).contains("could not be started"));
-    let empty = ExecRequest { argv: Vec::new(), ..request };
-    assert!(said(api.client.exec("box", &empty).await.map(drop)).contains("no command"));
-    assert_eq!(api.gateway.registry.connection_count(), 0, "nothing of the failures stays");
+    assert!(said(api.client.link("nosuch").await.map(drop)).contains("no sandbox"));
+    assert!(said(api.client.post::<()>("/v1/sandboxes/box/link", &()).await).contains("an upgrade"));
+    let dial = LinkDial::new(api.client.clone(), "box").await.expect("a link");
+    let guest = Guest::new(Arc::new(dial));
+    let refused = |result: Result<(), GuestError>| match result {
+        Err(GuestError::Refused { text, .. }) => text,
+        other => panic!("not refused: {other:?}"),
+    };
+    let exec = |argv: Vec<Vec<u8>>| guest.exec(ExecSpec::new(Program::Argv(argv)));
+    assert!(refused(exec(vec![b"true".to_vec()]).await.map(drop)).contains("could not be started"));
+    assert!(refused(exec(Vec::new()).await.map(drop)).contains("no command"));
+    let dialed = guest.dial(DialSpec::tcp("localhost", 1)).await.map(drop);
+    let why = refused(dialed);
+    assert!(why.contains("sandbox"), "{why}");
+    let files = SftpRequest::default();
+    assert!(said(api.client.sftp("nosuch", &files).await.map(drop)).contains("no sandbox"));
+    assert!(said(api.client.sftp("box", &files).await.map(drop)).contains("could not be started"));
+    assert!(said(api.client.post::<()>("/v1/sandboxes/box/sftp", &files).await).contains("an upgrade"));
+    for _ in 0..100 {
+        if api.gateway.registry.connection_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("something of the failures stays");
 }
 
 #[tokio::test]
@@ -195,13 +223,43 @@ async fn only_the_owner_can_reach_the_socket_and_a_stale_one_is_replaced() {
 async fn the_health_check_answers() {
     let server = HealthServer::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
     let address = server.address();
-    tokio::spawn(server.serve(std::future::pending()));
-    for (path, status) in [("/healthz", "200 OK"), ("/", "200 OK"), ("/v1/tokens", "404 Not Found")] {
+    tokio::spawn(server.serve(|| "a_number 1\n".to_owned(), std::future::pending()));
+    for (path, status) in
+        [("/healthz", "200 OK"), ("/metrics", "200 OK"), ("/", "200 OK"), ("/v1/tokens", "404 Not Found")]
+    {
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {answer}");
+    }
+}
+
+/// A stranger's connections end, so that one who has taken all the places gives them back.
+#[tokio::test]
+async fn who_sends_no_request_to_the_health_check_is_cut_off() {
+    let server = HealthServer::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
+    let address = server.address();
+    tokio::spawn(server.serve(String::new, std::future::pending()));
+    // As many as it takes at once; some have begun to ask.
+    let mut slow = Vec::new();
+    for number in 0..128 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+        if number % 2 == 0 {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.expect("sent");
+        }
+        slow.push(stream);
+    }
+    let mut honest = tokio::net::TcpStream::connect(address).await.expect("connected");
+    honest.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), honest.read_to_string(&mut answer)).await;
+    read.expect("it is answered in the end").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for mut stream in slow {
+        // The end, or the words of a refusal and then the end.
+        let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "a connection without a request is still open");
     }
 }

@@ -43,8 +43,12 @@ pub enum Kind {
     ReaderGone = 14,
     /// Host: a break on the terminal line.
     Break = 15,
-    /// Reserved. Agent: somebody connected to a listening stream.
+    /// Agent: somebody connected to a listening stream. Host: that connection is not wanted.
     Incoming = 16,
+    /// Stream 0: answer with a Pong. Only for a peer that has said that it does.
+    Ping = 17,
+    /// Stream 0: the answer to a Ping.
+    Pong = 18,
 }
 
 impl Kind {
@@ -53,7 +57,7 @@ impl Kind {
         use Kind::*;
         [
             Hello, Open, Opened, Refused, Stdin, Stdout, Stderr, Eof, Resize, Signal, Exit, Credit, Close,
-            ReaderGone, Break, Incoming,
+            ReaderGone, Break, Incoming, Ping, Pong,
         ]
         .into_iter()
         .find(|k| *k as u8 == n)
@@ -71,9 +75,9 @@ impl Kind {
             Kind::Hello | Kind::Opened | Kind::Refused | Kind::Exit | Kind::Incoming => 2048,
             Kind::Signal => 64,
             Kind::Resize => 16,
-            Kind::Credit | Kind::Break => 4,
+            Kind::Credit | Kind::Break | Kind::Ping => 4,
             Kind::Close => 1,
-            Kind::Eof | Kind::ReaderGone => 0,
+            Kind::Eof | Kind::ReaderGone | Kind::Pong => 0,
         }
     }
 }
@@ -388,7 +392,7 @@ mod tests {
             }
         }
         assert_eq!(Kind::from_u8(0), None);
-        assert_eq!(Kind::from_u8(17), None);
+        assert_eq!(Kind::from_u8(19), None);
     }
 
     #[test]

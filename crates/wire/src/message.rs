@@ -1,5 +1,16 @@
 //! Payloads of control frames. Each type has `encode` (to payload bytes) and `decode` (checked and bounded).
 
+mod exec;
+mod forward;
+mod machine;
+
+pub use exec::{Exec, FileProtocol, Files, Program, Pty, Size};
+pub use forward::{
+    Accept, Address, Dial, Incoming, Listen, ListenAddress, Listening, MAX_HOST, MAX_SOCKET_PATH, Peer,
+    decode_unwanted,
+};
+pub use machine::MachineRequest;
+
 use crate::codec::{Reader, WriteFields};
 use crate::frame::MAX_PAYLOAD;
 use crate::{DecodeError, VERSION_MAX, VERSION_MIN};
@@ -88,91 +99,16 @@ pub enum Open {
     Exec(Box<Exec>),
     /// Say who you are. Answered by Opened and nothing else.
     Info,
-    /// A type that this version does not serve (3 SFTP, 4 dial, 5 listen, 6 accept are reserved).
+    /// Connect to something in the guest. Answered when that has succeeded or failed.
+    Dial(Dial),
+    /// Listen in the guest until the stream is closed.
+    Listen(Listen),
+    /// Take a connection that a listening stream has announced.
+    Accept(Accept),
+    /// Do something with the whole machine. Answered when it is done, or begun.
+    Machine(MachineRequest),
+    /// A type that this version does not serve.
     Unsupported(u8),
-}
-
-/// A terminal's size in characters and pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Size {
-    /// Columns.
-    pub cols: u32,
-    /// Rows.
-    pub rows: u32,
-    /// Width in pixels.
-    pub xpixel: u32,
-    /// Height in pixels.
-    pub ypixel: u32,
-}
-
-/// The program of an [`Exec`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Program {
-    /// The login shell.
-    Shell,
-    /// A command line for the login shell.
-    Command(Vec<u8>),
-    /// A program and its arguments.
-    Argv(Vec<Vec<u8>>),
-}
-
-/// The terminal of an [`Exec`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pty {
-    /// TERM.
-    pub term: Vec<u8>,
-    /// First size.
-    pub size: Size,
-    /// RFC 4254 section 8.
-    pub modes: Vec<u8>,
-}
-
-/// A process to start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exec {
-    /// The three stdio pipes came with this frame.
-    pub passed_stdio: bool,
-    /// Login name, uid, or uid:gid.
-    pub user: Option<Vec<u8>>,
-    /// What to run.
-    pub program: Program,
-    /// Terminal or pipes.
-    pub pty: Option<Pty>,
-    /// Variables, in order.
-    pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Working directory.
-    pub cwd: Option<Vec<u8>>,
-    /// SSH_CONNECTION.
-    pub ssh_connection: Option<Vec<u8>>,
-    /// SSH_CLIENT.
-    pub ssh_client: Option<Vec<u8>>,
-}
-
-impl Size {
-    fn put(self, out: &mut Vec<u8>) {
-        for v in [self.cols, self.rows, self.xpixel, self.ypixel] {
-            out.put_u32(v);
-        }
-    }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { cols: r.u32()?, rows: r.u32()?, xpixel: r.u32()?, ypixel: r.u32()? })
-    }
-
-    /// Payload of a Resize.
-    pub fn encode(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16);
-        self.put(&mut out);
-        out
-    }
-
-    /// Payload of a Resize.
-    pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(payload);
-        let size = Self::read(&mut r)?;
-        r.finish()?;
-        Ok(size)
-    }
 }
 
 impl Open {
@@ -185,12 +121,30 @@ impl Open {
                 exec.put(&mut out);
             }
             Open::Info => out.put_u8(2),
+            Open::Dial(dial) => {
+                out.put_u8(4);
+                dial.put(&mut out);
+            }
+            Open::Listen(listen) => {
+                out.put_u8(5);
+                listen.put(&mut out);
+            }
+            Open::Accept(accept) => {
+                out.put_u8(6);
+                accept.put(&mut out);
+            }
+            Open::Machine(request) => {
+                out.put_u8(7);
+                request.put(&mut out);
+            }
             Open::Unsupported(kind) => out.put_u8(*kind),
         }
         let counts = match self {
             Open::Exec(exec) => {
                 exec.env.len() <= MAX_ENV && !matches!(&exec.program, Program::Argv(a) if a.len() > MAX_ARGS)
             }
+            Open::Dial(dial) => dial.address.fits(),
+            Open::Listen(listen) => listen.fits(),
             _ => true,
         };
         if out.len() > MAX_PAYLOAD || !counts { Err(DecodeError::TooLong) } else { Ok(out) }
@@ -202,88 +156,14 @@ impl Open {
         let open = match r.u8()? {
             1 => Open::Exec(Box::new(Exec::read(&mut r)?)),
             2 => Open::Info,
+            4 => Open::Dial(Dial::read(&mut r)?),
+            5 => Open::Listen(Listen::read(&mut r)?),
+            6 => Open::Accept(Accept::read(&mut r)?),
+            7 => Open::Machine(MachineRequest::read(&mut r)?),
             other => return Ok(Open::Unsupported(other)),
         };
         r.finish()?;
         Ok(open)
-    }
-}
-
-impl Exec {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.put_u8(u8::from(self.passed_stdio));
-        out.put_opt_bytes(self.user.as_deref());
-        match &self.program {
-            Program::Shell => out.put_u8(0),
-            Program::Command(line) => {
-                out.put_u8(1);
-                out.put_bytes(line);
-            }
-            Program::Argv(argv) => {
-                out.put_u8(2);
-                out.put_u32(u32::try_from(argv.len()).unwrap_or(u32::MAX));
-                argv.iter().for_each(|a| out.put_bytes(a));
-            }
-        }
-        match &self.pty {
-            None => out.put_u8(0),
-            Some(pty) => {
-                out.put_u8(1);
-                out.put_bytes(&pty.term);
-                pty.size.put(out);
-                out.put_bytes(&pty.modes);
-            }
-        }
-        out.put_u32(u32::try_from(self.env.len()).unwrap_or(u32::MAX));
-        for (name, value) in &self.env {
-            out.put_bytes(name);
-            out.put_bytes(value);
-        }
-        out.put_opt_bytes(self.cwd.as_deref());
-        out.put_opt_bytes(self.ssh_connection.as_deref());
-        out.put_opt_bytes(self.ssh_client.as_deref());
-    }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let passed_stdio = r.flag()?;
-        let user = opt_c_bytes(r)?;
-        let program = match r.u8()? {
-            0 => Program::Shell,
-            1 => Program::Command(c_bytes(r)?),
-            2 => {
-                let n = count(r, MAX_ARGS)?;
-                let mut argv = Vec::new();
-                for _ in 0..n {
-                    argv.push(c_bytes(r)?);
-                }
-                Program::Argv(argv)
-            }
-            _ => return Err(DecodeError::BadValue),
-        };
-        let pty = if r.flag()? {
-            Some(Pty { term: c_bytes(r)?, size: Size::read(r)?, modes: r.bytes(MAX_PAYLOAD)?.to_vec() })
-        } else {
-            None
-        };
-        let n = count(r, MAX_ENV)?;
-        let mut env = Vec::new();
-        for _ in 0..n {
-            let name = c_bytes(r)?;
-            if name.is_empty() || name.contains(&b'=') {
-                return Err(DecodeError::BadValue);
-            }
-            env.push((name, c_bytes(r)?));
-        }
-        Ok(Self {
-            passed_stdio,
-            user,
-            program,
-            pty,
-            env,
-            cwd: opt_c_bytes(r)?,
-            ssh_connection: opt_c_bytes(r)?,
-            ssh_client: opt_c_bytes(r)?,
-        })
     }
 }
 
@@ -311,6 +191,9 @@ pub enum Opened {
     Exec {
         /// It runs on the pipes that came with the Open; no data frames follow.
         passed_stdio: bool,
+        /// It is the agent's own file server, whether or not that was asked for by name. Its standard error holds a line for
+        /// each change and nothing for the client.
+        own: bool,
     },
     /// The answer to [`Open::Info`].
     Info {
@@ -321,6 +204,20 @@ pub enum Opened {
         /// Running sessions.
         sessions: u32,
     },
+    /// The connection is made.
+    Dial {
+        /// Its data travels on the pipes that came with the Open; no data frames follow.
+        passed_stdio: bool,
+    },
+    /// Somebody may connect now.
+    Listen(Listening),
+    /// The connection is yours.
+    Accept {
+        /// Its data travels on the pipes that came with the Open; no data frames follow.
+        passed_stdio: bool,
+    },
+    /// It is done; an end has begun.
+    Machine,
 }
 
 impl Opened {
@@ -328,9 +225,10 @@ impl Opened {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Opened::Exec { passed_stdio } => {
+            Opened::Exec { passed_stdio, own } => {
                 out.put_u8(1);
                 out.put_u8(u8::from(*passed_stdio));
+                out.put_u8(u8::from(*own));
             }
             Opened::Info { pid, uid, sessions } => {
                 out.put_u8(2);
@@ -338,6 +236,19 @@ impl Opened {
                 out.put_u32(*uid);
                 out.put_u32(*sessions);
             }
+            Opened::Dial { passed_stdio } => {
+                out.put_u8(4);
+                out.put_u8(u8::from(*passed_stdio));
+            }
+            Opened::Listen(listening) => {
+                out.put_u8(5);
+                listening.put(&mut out);
+            }
+            Opened::Accept { passed_stdio } => {
+                out.put_u8(6);
+                out.put_u8(u8::from(*passed_stdio));
+            }
+            Opened::Machine => out.put_u8(7),
         }
         out
     }
@@ -346,8 +257,12 @@ impl Opened {
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(payload);
         let opened = match r.u8()? {
-            1 => Opened::Exec { passed_stdio: r.flag()? },
+            1 => Opened::Exec { passed_stdio: r.flag()?, own: r.flag()? },
             2 => Opened::Info { pid: r.u32()?, uid: r.u32()?, sessions: r.u32()? },
+            4 => Opened::Dial { passed_stdio: r.flag()? },
+            5 => Opened::Listen(Listening::read(&mut r)?),
+            6 => Opened::Accept { passed_stdio: r.flag()? },
+            7 => Opened::Machine,
             _ => return Err(DecodeError::BadValue),
         };
         r.finish()?;
@@ -379,6 +294,22 @@ pub enum Reason {
     ShuttingDown,
     /// A relay on the way has lost the agent.
     Unreachable,
+    /// Nobody listens where the connection should go to.
+    ConnectRefused,
+    /// There is no way to the host or network.
+    NoRoute,
+    /// The other side of the connection did not answer in time.
+    ConnectTimeout,
+    /// The host name cannot be resolved.
+    NameNotFound,
+    /// There is nothing at the path, or nothing that one can connect to.
+    NotFound,
+    /// Somebody listens there already, or the address is not one of the guest's.
+    AddressInUse,
+    /// No such connection waits (any more).
+    NotWaiting,
+    /// The login user may not connect or listen there.
+    AccessDenied,
     /// A number from a newer version.
     Other(u16),
 }
@@ -397,6 +328,14 @@ impl Reason {
             Reason::NotPermitted => 8,
             Reason::ShuttingDown => 9,
             Reason::Unreachable => 10,
+            Reason::ConnectRefused => 11,
+            Reason::NoRoute => 12,
+            Reason::ConnectTimeout => 13,
+            Reason::NameNotFound => 14,
+            Reason::NotFound => 15,
+            Reason::AddressInUse => 16,
+            Reason::NotWaiting => 17,
+            Reason::AccessDenied => 18,
             Reason::Other(n) => n,
         }
     }
@@ -414,6 +353,14 @@ impl Reason {
             8 => Reason::NotPermitted,
             9 => Reason::ShuttingDown,
             10 => Reason::Unreachable,
+            11 => Reason::ConnectRefused,
+            12 => Reason::NoRoute,
+            13 => Reason::ConnectTimeout,
+            14 => Reason::NameNotFound,
+            15 => Reason::NotFound,
+            16 => Reason::AddressInUse,
+            17 => Reason::NotWaiting,
+            18 => Reason::AccessDenied,
             n => Reason::Other(n),
         }
     }
@@ -550,123 +497,4 @@ fn cut(text: &str, max: usize) -> &[u8] {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn c_string() -> impl Strategy<Value = Vec<u8>> {
-        proptest::collection::vec(1..=255u8, 0..40)
-    }
-
-    fn arb_exec() -> impl Strategy<Value = Exec> {
-        let program = prop_oneof![
-            Just(Program::Shell),
-            c_string().prop_map(Program::Command),
-            proptest::collection::vec(c_string(), 0..5).prop_map(Program::Argv)
-        ];
-        let pty = (c_string(), any::<[u32; 4]>(), proptest::collection::vec(any::<u8>(), 0..60)).prop_map(
-            |(term, [cols, rows, xpixel, ypixel], modes)| Pty {
-                term,
-                size: Size { cols, rows, xpixel, ypixel },
-                modes,
-            },
-        );
-        let name = proptest::collection::vec(b'A'..=b'Z', 1..9);
-        (
-            any::<bool>(),
-            proptest::option::of(c_string()),
-            program,
-            proptest::option::of(pty),
-            proptest::collection::vec((name, c_string()), 0..6),
-            proptest::option::of(c_string()),
-            proptest::option::of(c_string()),
-            proptest::option::of(c_string()),
-        )
-            .prop_map(|(passed_stdio, user, program, pty, env, cwd, ssh_connection, ssh_client)| {
-                Exec { passed_stdio, user, program, pty, env, cwd, ssh_connection, ssh_client }
-            })
-    }
-
-    proptest! {
-        #[test]
-        fn exec_round_trip_and_no_prefix_decodes(exec in arb_exec()) {
-            let open = Open::Exec(Box::new(exec));
-            let bytes = open.encode().unwrap();
-            for n in 0..bytes.len() {
-                prop_assert!(Open::decode(&bytes[..n]).is_err(), "a prefix of {} bytes decoded", n);
-            }
-            let mut longer = bytes.clone();
-            longer.push(0);
-            prop_assert_eq!(Open::decode(&longer), Err(DecodeError::TrailingBytes));
-            prop_assert_eq!(Open::decode(&bytes), Ok(open));
-        }
-
-        #[test]
-        fn random_payloads_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (Open::decode(&bytes), Opened::decode(&bytes), Hello::decode(&bytes), Refused::decode(&bytes));
-            let _ = (Exit::decode(&bytes), Size::decode(&bytes), CloseReason::decode(&bytes), decode_u32(&bytes));
-        }
-    }
-
-    #[test]
-    fn small_messages_round_trip() {
-        let hello = Hello::new("test 1", 5);
-        assert_eq!(Hello::decode(&hello.encode()), Ok(hello.clone()));
-        let mut later = hello.encode();
-        later.extend_from_slice(b"new field");
-        assert_eq!(Hello::decode(&later), Ok(hello));
-        for exit in [
-            Exit::Code(255),
-            Exit::Signal { name: "KILL".into(), core_dumped: true, message: "Killed".into() },
-        ] {
-            assert_eq!(Exit::decode(&exit.encode()), Ok(exit));
-        }
-        for opened in [Opened::Exec { passed_stdio: true }, Opened::Info { pid: 1, uid: 2, sessions: 3 }] {
-            assert_eq!(Opened::decode(&opened.encode()), Ok(opened));
-        }
-        for n in 0..12 {
-            let refused = Refused { reason: Reason::from_code(n), text: "no".into() };
-            assert_eq!(refused.reason.code(), n);
-            assert_eq!(Refused::decode(&refused.encode()), Ok(refused));
-        }
-    }
-
-    #[test]
-    fn hostile_text_is_made_harmless() {
-        let refused = Refused { reason: Reason::Resources, text: "a\x1b[2J\r\nb\u{9b}".into() };
-        assert_eq!(Refused::decode(&refused.encode()).unwrap().text, "a?[2J??b?");
-        assert!(signal_name(b"KILL\n").is_err());
-        assert!(signal_name(b"").is_err());
-        assert_eq!(signal_name(b"RTMIN+3").unwrap(), "RTMIN+3");
-    }
-
-    #[test]
-    fn versions_agree_on_the_newest_common_one() {
-        let with = |version_min, version_max| Hello { version_min, version_max, ..Hello::new("x", 0) };
-        assert_eq!(with(1, 3).agree(&with(2, 5)), Some(3));
-        assert_eq!(with(1, 1).agree(&with(1, 1)), Some(1));
-        assert_eq!(with(1, 2).agree(&with(3, 4)), None);
-        assert_eq!(with(3, 4).agree(&with(1, 2)), None);
-    }
-
-    #[test]
-    fn environment_rules() {
-        let with = |name: &[u8], value: &[u8]| {
-            let exec = Exec {
-                passed_stdio: false,
-                user: None,
-                program: Program::Shell,
-                pty: None,
-                env: vec![(name.to_vec(), value.to_vec())],
-                cwd: None,
-                ssh_connection: None,
-                ssh_client: None,
-            };
-            Open::decode(&Open::Exec(Box::new(exec)).encode().unwrap())
-        };
-        assert!(with(b"LC_X", b"\xff").is_ok());
-        assert!(with(b"A=B", b"x").is_err());
-        assert!(with(b"", b"x").is_err());
-        assert!(with(b"A", b"x\0y").is_err());
-    }
-}
+mod tests;

@@ -4,13 +4,17 @@
 //! writes [`Mux::output`] to the link. A stream's credit is given back when its data is *taken*, never when it arrives, so
 //! one stream that is not read holds at most one window here and delays nobody.
 
+mod stream;
+
 use std::collections::{HashMap, VecDeque};
 
 use crate::frame::{Decoder, Item, Kind, MAX_CHUNK, OutBuf};
 use crate::message::{
-    CloseReason, Exit, Hello, Open, Opened, Reason, Refused, Size, decode_u32, signal_name,
+    CloseReason, Exit, Hello, Incoming, Open, Opened, Reason, Refused, Size, decode_u32, decode_unwanted,
+    signal_name,
 };
-use crate::{DecodeError, STREAM_WINDOW};
+use crate::{CAP_PING, DecodeError, STREAM_WINDOW};
+use stream::{Inbox, State, Stream};
 
 /// Data is no longer put into the output buffer beyond this many bytes; control frames are.
 pub const OUTPUT_HIGH_WATER: usize = 128 * 1024;
@@ -57,8 +61,15 @@ pub enum Event {
     Break(u32, u32),
     /// Host: the process ended; its data has all arrived before this.
     Exit(u32, Exit),
+    /// Host: somebody has connected to a listening stream.
+    Incoming(u32, Incoming),
+    /// Agent: the host does not want this connection.
+    Unwanted(u32, u64),
     /// The peer has forgotten the stream, and so have we.
     Closed(u32, CloseReason),
+    /// The peer has asked whether we are there, and was answered. It will be heard again within so many milliseconds, or it is
+    /// gone; 0 promises nothing.
+    Pinged(u32),
 }
 
 /// Why a link is unusable.
@@ -102,77 +113,6 @@ pub enum MuxError {
     RequestTooLong,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Open was sent (host) or reported (agent), the answer is out.
-    Opening,
-    /// Answered with yes.
-    Open,
-    /// Exit was sent or has arrived; only Close can follow.
-    Ended,
-}
-
-/// Data that has arrived and was not taken. Bounded by the stream's window.
-#[derive(Debug, Default)]
-struct Inbox {
-    store: Vec<u8>,
-    head: usize,
-}
-
-impl Inbox {
-    fn len(&self) -> usize {
-        self.store.len() - self.head
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        if self.head > MAX_CHUNK && self.head >= self.store.len() / 2 {
-            self.store.drain(..self.head);
-            self.head = 0;
-        }
-        self.store.extend_from_slice(bytes);
-    }
-
-    fn peek(&self) -> &[u8] {
-        &self.store[self.head..]
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.head = self.head.saturating_add(n).min(self.store.len());
-        if self.head == self.store.len() {
-            self.head = 0;
-            self.store.clear();
-            if self.store.capacity() > MAX_CHUNK {
-                self.store = Vec::new();
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Stream {
-    state: State,
-    /// Standard input at the agent; standard output at the host.
-    main: Inbox,
-    /// Standard error at the host.
-    err: Inbox,
-    /// Bytes that the peer may still send.
-    recv_credit: usize,
-    /// Bytes taken but not yet given back as credit.
-    owed: usize,
-    /// Bytes that we may still send.
-    send_credit: usize,
-    /// A Readable is out.
-    told_readable: bool,
-    /// The owner ran out of credit and waits for Writable.
-    wants_credit: bool,
-    /// The peer has sent Eof.
-    peer_eof: bool,
-    /// We have sent Eof.
-    sent_eof: bool,
-    /// The owner takes no more data: what comes is thrown away and given back as credit.
-    discard: bool,
-}
-
 /// One end of a link.
 #[derive(Debug)]
 pub struct Mux {
@@ -187,6 +127,8 @@ pub struct Mux {
     /// Bounded by `MAX_EVENTS`.
     events: VecDeque<Event>,
     out: OutBuf,
+    /// Bytes that have arrived; see [`Mux::heard`].
+    heard: u64,
 }
 
 impl Mux {
@@ -204,7 +146,28 @@ impl Mux {
             last_id: 0,
             events: VecDeque::new(),
             out,
+            heard: 0,
         }
+    }
+
+    /// How many bytes have arrived so far. When it does not change, the peer is silent.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether the peer has said that it answers [`Mux::ping`].
+    pub fn answers_pings(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.capabilities & CAP_PING != 0)
+    }
+
+    /// Asks the peer to answer, whatever else it does. `patience`: within how many milliseconds it will hear of us again, or may take us
+    /// for gone; 0 promises nothing. False when the peer does not know the question (or has not said hello yet).
+    pub fn ping(&mut self, patience: u32) -> bool {
+        let knows = self.answers_pings();
+        if knows {
+            self.out.push_control(0, Kind::Ping, &patience.to_be_bytes());
+        }
+        knows
     }
 
     /// The peer's hello, once it has arrived.
@@ -246,6 +209,7 @@ impl Mux {
     /// After an error the link must be closed (what is in the output may still be written: it can tell the peer why).
     pub fn input(&mut self, bytes: &[u8]) -> Result<usize, MuxError> {
         let mut rest = bytes;
+        self.heard = self.heard.wrapping_add(bytes.len() as u64);
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut result = Ok(());
         while self.wants_input() {
@@ -423,6 +387,20 @@ impl Mux {
         }
     }
 
+    /// Agent: somebody has connected to a listening stream. The caller keeps the number of those bounded.
+    pub fn send_incoming(&mut self, id: u32, incoming: &Incoming) {
+        if self.is_live(id) {
+            self.out.push_control(id, Kind::Incoming, &incoming.encode());
+        }
+    }
+
+    /// Host: a connection that was announced on a listening stream is not wanted.
+    pub fn send_unwanted(&mut self, id: u32, connection: u64) {
+        if self.is_live(id) {
+            self.out.push_control(id, Kind::Incoming, &connection.to_be_bytes());
+        }
+    }
+
     /// Agent: the process has ended and all data was sent. The stream waits for the host's Close.
     pub fn send_exit(&mut self, id: u32, exit: &Exit) {
         if let Some(s) = self.streams.get_mut(&id)
@@ -522,15 +500,18 @@ impl Mux {
                 return Err(MuxError::LinkRefused(Refused::decode(payload)?));
             }
             (Role::Agent, Kind::Open) => return self.on_open(id, payload),
+            (_, Kind::Ping | Kind::Pong) if id == 0 => return self.on_ping(kind, payload),
             (Role::Host, Kind::Opened | Kind::Refused | Kind::ReaderGone | Kind::Exit)
             | (Role::Agent, Kind::Resize | Kind::Signal | Kind::Break)
-            | (_, Kind::Eof | Kind::Credit | Kind::Close) => {}
+            | (_, Kind::Eof | Kind::Credit | Kind::Close | Kind::Incoming) => {}
             _ => return Err(MuxError::Unexpected(kind)),
         }
         let max_credit = self.peer.as_ref().map_or(0, |p| p.window).max(STREAM_WINDOW) as usize;
         let Some(s) = self.known(id)? else { return Ok(()) };
         let opening = s.state == State::Opening;
-        if opening && matches!(kind, Kind::Exit | Kind::ReaderGone) || !opening && kind == Kind::Opened {
+        if opening && matches!(kind, Kind::Exit | Kind::ReaderGone | Kind::Incoming)
+            || !opening && kind == Kind::Opened
+        {
             return Err(MuxError::Unexpected(kind));
         }
         let event = match kind {
@@ -572,6 +553,8 @@ impl Mux {
                 self.streams.remove(&id);
                 Event::Closed(id, reason)
             }
+            Kind::Incoming if self.role == Role::Host => Event::Incoming(id, Incoming::decode(payload)?),
+            Kind::Incoming => Event::Unwanted(id, decode_unwanted(payload)?),
             Kind::Resize => Event::Resize(id, Size::decode(payload)?),
             Kind::Signal => Event::Signal(id, signal_name(payload)?),
             Kind::Break => Event::Break(id, decode_u32(payload)?),
@@ -600,6 +583,19 @@ impl Mux {
         }
         self.peer = Some(peer);
         self.events.push_back(Event::Hello);
+        Ok(())
+    }
+
+    fn on_ping(&mut self, kind: Kind, payload: &[u8]) -> Result<(), MuxError> {
+        if kind == Kind::Ping {
+            // Only the newest promise counts, and a peer that asks without end must not fill the queue.
+            let patience = decode_u32(payload)?;
+            match self.events.back_mut() {
+                Some(Event::Pinged(earlier)) => *earlier = patience,
+                _ => self.events.push_back(Event::Pinged(patience)),
+            }
+            self.out.push_control(0, Kind::Pong, &[]);
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::frame::{Decoder, Item, Kind, OutBuf};
 use crate::message::{CloseReason, Hello, Reason, Refused};
 use crate::mux::MuxError;
-use crate::{CAP_PASS_STDIO, DecodeError, STREAM_WINDOW};
+use crate::{CAP_PASS_STDIO, CAP_PASS_TERMINAL, CAP_PING, DecodeError, STREAM_WINDOW};
 
 /// Data of clients is no longer taken while more than this many bytes wait for the trunk.
 const TRUNK_HIGH_WATER: usize = 128 * 1024;
@@ -52,13 +52,15 @@ pub struct Relay {
     last_outer: u32,
     /// Clients with new output. Bounded by the number of clients (each at most once, see `mark`).
     ready: VecDeque<ConnId>,
+    /// Bytes that have arrived from the agent; see [`Relay::heard`].
+    heard: u64,
 }
 
 impl Relay {
     /// `software` is the name for the hello to the agent.
     pub fn new(software: &str) -> Self {
         let mut trunk_out = OutBuf::default();
-        trunk_out.push_control(0, Kind::Hello, &Hello::new(software, 0).encode());
+        trunk_out.push_control(0, Kind::Hello, &Hello::new(software, CAP_PING).encode());
         Self {
             software: software.to_owned(),
             agent: None,
@@ -69,6 +71,40 @@ impl Relay {
             outer: HashMap::new(),
             last_outer: 0,
             ready: VecDeque::new(),
+            heard: 0,
+        }
+    }
+
+    /// How many bytes have come from the agent so far. When it does not change, the agent is silent.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether the agent has said that it answers [`Relay::ping`].
+    pub fn answers_pings(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.capabilities & CAP_PING != 0)
+    }
+
+    /// Asks the agent to answer; see [`crate::mux::Mux::ping`].
+    pub fn ping(&mut self, patience: u32) -> bool {
+        let knows = self.answers_pings();
+        if knows {
+            self.trunk_out.push_control(0, Kind::Ping, &patience.to_be_bytes());
+        }
+        knows
+    }
+
+    /// The agent does not answer any more. Every client is told so and marked as closing; the trunk stays, in case that it comes back.
+    pub fn agent_is_silent(&mut self, text: &str) {
+        let refused = Refused { reason: Reason::Unreachable, text: text.to_owned() }.encode();
+        let ids: Vec<ConnId> = self.conns.keys().copied().collect();
+        for id in ids {
+            self.give_up_streams(id);
+            if let Some(c) = self.conns.get_mut(&id) {
+                c.out.push_control(0, Kind::Refused, &refused);
+                c.closing = true;
+            }
+            self.mark(id);
         }
     }
 
@@ -160,6 +196,7 @@ impl Relay {
     /// Takes bytes from the agent. An error means that the whole trunk is useless.
     pub fn trunk_input(&mut self, bytes: &[u8]) -> Result<(), MuxError> {
         let mut rest = bytes;
+        self.heard = self.heard.wrapping_add(bytes.len() as u64);
         let mut decoder = std::mem::take(&mut self.trunk_in);
         let mut result = Ok(());
         while result.is_ok() {
@@ -201,7 +238,9 @@ impl Relay {
             };
             let hello = Hello::decode(payload)?;
             // Passed descriptors end here: this is not the agent.
-            let ours = Hello { capabilities: agent.capabilities & !CAP_PASS_STDIO, ..agent.clone() };
+            // Pings are answered here; the agent is asked on the trunk, once for all clients.
+            let capabilities = agent.capabilities & !(CAP_PASS_STDIO | CAP_PASS_TERMINAL) | CAP_PING;
+            let ours = Hello { capabilities, ..agent.clone() };
             c.out.push_control(0, Kind::Hello, &ours.encode());
             let version = ours.agree(&hello);
             if version.is_none() || hello.window < STREAM_WINDOW {
@@ -216,6 +255,8 @@ impl Relay {
             return Ok(());
         }
         match item {
+            Item::Control { stream: 0, kind: Kind::Ping, .. } => c.out.push_control(0, Kind::Pong, &[]),
+            Item::Control { stream: 0, kind: Kind::Pong, .. } => {}
             Item::Data { stream, kind: Kind::Stdin, chunk } => {
                 if let Some(outer) = c.streams.get(&stream) {
                     self.trunk_out.push_data(*outer, Kind::Stdin, chunk);
@@ -253,7 +294,13 @@ impl Relay {
             Item::Control { stream, kind, payload } => {
                 let from_host = matches!(
                     kind,
-                    Kind::Eof | Kind::Resize | Kind::Signal | Kind::Break | Kind::Credit | Kind::Close
+                    Kind::Eof
+                        | Kind::Resize
+                        | Kind::Signal
+                        | Kind::Break
+                        | Kind::Credit
+                        | Kind::Close
+                        | Kind::Incoming
                 );
                 if !from_host {
                     return Err(MuxError::Unexpected(kind));
@@ -297,6 +344,17 @@ impl Relay {
         if let Item::Control { stream: 0, kind: Kind::Refused, payload } = item {
             return Err(MuxError::LinkRefused(Refused::decode(payload)?));
         }
+        match item {
+            Item::Control { stream: 0, kind: Kind::Pong, .. } => return Ok(()),
+            Item::Control { stream: 0, kind: Kind::Ping, .. } => {
+                // An agent that asks faster than it reads waits for its answers.
+                if self.trunk_out.len() < TRUNK_HIGH_WATER {
+                    self.trunk_out.push_control(0, Kind::Pong, &[]);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
         let from_agent = matches!(
             kind,
             Kind::Opened
@@ -308,6 +366,7 @@ impl Relay {
                 | Kind::Credit
                 | Kind::Close
                 | Kind::ReaderGone
+                | Kind::Incoming
         );
         if !from_agent {
             return Err(MuxError::Unexpected(kind));
@@ -338,6 +397,13 @@ impl Relay {
         if let Some(c) = self.conns.get_mut(&id) {
             c.closing = true;
             c.out = OutBuf::default();
+        }
+        self.give_up_streams(id);
+    }
+
+    /// Ends what runs on a client's streams.
+    fn give_up_streams(&mut self, id: ConnId) {
+        if let Some(c) = self.conns.get_mut(&id) {
             for outer in std::mem::take(&mut c.streams).into_values() {
                 self.outer.remove(&outer);
                 self.trunk_out.push_control(outer, Kind::Close, &CloseReason::Gone.encode());
@@ -415,7 +481,7 @@ mod tests {
         assert_eq!(p.trunk().iter().filter(|e| matches!(e, Event::Open(..))).count(), 2);
         assert_eq!(ca.peer().unwrap().capabilities & CAP_PASS_STDIO, 0, "descriptors cannot pass a relay");
         for id in [1, 2] {
-            p.agent.opened(id, &Opened::Exec { passed_stdio: false });
+            p.agent.opened(id, &Opened::Exec { passed_stdio: false, own: false });
         }
         // Client a never reads: the agent can send it one window and no more, while b gets all.
         let mut sent_a = 0;
@@ -456,6 +522,48 @@ mod tests {
         }
         assert!(p.relay.conn_is_closing(a));
         assert_eq!(p.relay.stream_count(), 0);
+    }
+
+    #[test]
+    fn clients_are_answered_by_the_relay_and_the_agent_is_asked_once() {
+        let mut p =
+            Pair { relay: Relay::new("relay"), agent: Mux::new(Role::Agent, Hello::new("agent", CAP_PING)) };
+        p.trunk();
+        let (a, b) = (p.relay.accept().unwrap(), p.relay.accept().unwrap());
+        let mut ca = Mux::new(Role::Host, Hello::new("a", CAP_PING));
+        let mut cb = Mux::new(Role::Host, Hello::new("b", 0));
+        ca.open(&Open::Info).unwrap();
+        cb.open(&Open::Info).unwrap();
+        p.client(a, &mut ca);
+        p.client(b, &mut cb);
+        p.trunk();
+        assert!(ca.ping(5));
+        let heard = ca.heard();
+        p.client(a, &mut ca);
+        assert!(ca.heard() > heard);
+        assert_eq!(p.trunk(), [], "the agent hears nothing of it");
+        let heard = p.relay.heard();
+        assert!(p.relay.ping(90));
+        assert_eq!(p.trunk(), [Event::Pinged(90)]);
+        assert!(p.relay.heard() > heard);
+        // Silence: every client is told, and their streams end when the agent is back.
+        p.relay.agent_is_silent("it is silent");
+        for id in [a, b] {
+            assert!(p.relay.conn_is_closing(id));
+        }
+        let bytes = p.relay.conn_output(a).to_vec();
+        assert!(
+            matches!(ca.input(&bytes), Err(MuxError::LinkRefused(refused)) if refused.text == "it is silent")
+        );
+        p.relay.conn_closed(a);
+        p.relay.conn_closed(b);
+        let closed = p.trunk();
+        assert_eq!(
+            closed.iter().filter(|e| matches!(e, Event::Closed(_, CloseReason::Gone))).count(),
+            2,
+            "{closed:?}"
+        );
+        assert!(p.relay.accept().is_some(), "the trunk lives on");
     }
 
     #[test]

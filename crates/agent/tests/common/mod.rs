@@ -12,8 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sandgate_guest::mux::MuxDial;
 use sandgate_guest::{
-    ExecSpec, ExitStatus, Guest, Process, ProcessInput, ProcessOutput, Program, PtySpec, Ready, UnixDial,
+    ConnectionOutput, ConnectionReady, ExecSpec, ExitStatus, Guest, GuestError, Process, ProcessInput,
+    ProcessOutput, Program, PtySpec, Ready, UnixDial,
 };
 
 /// A running agent on a socket of its own.
@@ -35,6 +37,25 @@ impl Agent {
         command.arg("--listen").arg(format!("unix:{}", socket.display())).args(["--hangup-grace", "300"]);
         command.stdin(Stdio::null()).env("IMAGE_VAR", "from image");
         adjust(&mut command);
+        Self::spawn(command, dir, socket)
+    }
+
+    /// With no network but loopback, a file of its own in the place of /etc/hosts, and no servers of names. Needs root.
+    pub fn start_in_a_box(hosts: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("a.sock");
+        std::fs::write(dir.path().join("hosts"), hosts).unwrap();
+        std::fs::write(dir.path().join("resolv.conf"), "nameserver 10.0.0.1\n").unwrap();
+        let mut command = Command::new("unshare");
+        let line =
+            "mount --bind hosts /etc/hosts && mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
+        command.args(["-n", "-m", "sh", "-c", line, "sh", env!("CARGO_BIN_EXE_sandgate-agent")]);
+        command.args(["--init", "--listen"]).arg(format!("unix:{}", socket.display()));
+        command.current_dir(dir.path()).stdin(Stdio::null());
+        Self::spawn(command, dir, socket)
+    }
+
+    fn spawn(mut command: Command, dir: tempfile::TempDir, socket: PathBuf) -> Self {
         let child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -67,6 +88,35 @@ impl Agent {
     pub fn rss(&self) -> u64 {
         status_kib(self.child.id(), "VmRSS:")
     }
+}
+
+/// An agent on its standard input and output.
+pub fn stdio_agent() -> (tokio::process::Child, Guest) {
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_sandgate-agent"))
+        .args(["--stdio", "--hangup-grace", "300"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let trunk = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
+    (child, Guest::new(Arc::new(MuxDial::new(trunk))))
+}
+
+/// Runs a check over each of the three ways.
+#[allow(unused_macros, reason = "not every test uses it")]
+macro_rules! each_way {
+    ($name:ident, $check:expr) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let agent = Agent::start();
+            let check = $check;
+            check(agent.guest()).await;
+            check(agent.framed()).await;
+            let (_child, guest) = stdio_agent();
+            check(guest).await;
+        }
+    };
 }
 
 pub fn status_kib(pid: u32, field: &str) -> u64 {
@@ -159,6 +209,40 @@ pub async fn feed(mut input: ProcessInput, data: Vec<u8>) {
     let _ = input.shutdown().await;
 }
 
+/// Reads a connection to its end, within a minute.
+pub async fn read_all(output: &mut ConnectionOutput) -> Result<Vec<u8>, GuestError> {
+    let mut all = Vec::new();
+    read_with(output, |chunk| all.extend_from_slice(chunk)).await?;
+    Ok(all)
+}
+
+/// As [`read_all`], piece by piece.
+pub async fn read_with(output: &mut ConnectionOutput, mut take: impl FnMut(&[u8])) -> Result<(), GuestError> {
+    let work = async {
+        let mut buf = vec![0; 256 * 1024];
+        loop {
+            match output.ready().await {
+                ConnectionReady::Data => match output.try_read(&mut buf) {
+                    Ok(n) => take(&buf[..n]),
+                    Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+                },
+                ConnectionReady::End => return Ok(()),
+                ConnectionReady::Lost(e) => return Err(e),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("no end within a minute")
+}
+
+/// Whether tests that need root can run.
+pub fn is_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: {what} needs root");
+    }
+    root
+}
+
 /// Waits until `done`, at most ten seconds.
 pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..1000 {
@@ -172,6 +256,11 @@ pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 
 pub fn alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+}
+
+/// The name of the program that a process runs.
+pub fn name(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
 /// The first line of output, as a number.

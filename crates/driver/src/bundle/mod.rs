@@ -172,7 +172,7 @@ fn namespaces(spec: &SandboxSpec, meta: &Meta) -> Result<Vec<LinuxNamespace>, Oc
     wanted.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect()
 }
 
-fn environment(spec: &SandboxSpec, meta: &Meta) -> Vec<String> {
+pub(crate) fn environment(spec: &SandboxSpec, meta: &Meta) -> Vec<String> {
     let mut env: Vec<(String, String)> =
         DEFAULT_ENV.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let image = meta.image.env.iter().filter_map(|line| line.split_once('='));

@@ -8,11 +8,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde::de::DeserializeOwned;
 
+use super::meter::{Meter, Metered};
 use super::unpack::{Unpacker, decompress};
 use super::{hex, sha256};
 use crate::shim::message::Failure;
@@ -72,8 +74,8 @@ pub(crate) struct TarBlobs {
 }
 
 impl TarBlobs {
-    /// `None` if the file is something else, a plain root file system for example.
-    pub(crate) fn open(file: &File) -> Result<Option<Self>, Failure> {
+    /// Finds out what the file is.
+    pub(crate) fn open(file: &File) -> Result<TarKind, Failure> {
         let file = file.try_clone().map_err(Failure::io("read the image"))?;
         let mut reader = &file;
         reader.seek(SeekFrom::Start(0)).map_err(Failure::io("read the image"))?;
@@ -81,30 +83,31 @@ impl TarBlobs {
         let n = reader.read(&mut start).map_err(Failure::io("read the image"))?;
         // Compressed: then it is not a layout, whose blobs are compressed one by one.
         if n < start.len() || !start[257..].starts_with(b"ustar") {
-            return Ok(None);
+            return Ok(TarKind::Other);
         }
         reader.seek(SeekFrom::Start(0)).map_err(Failure::io("read the image"))?;
         let mut members = HashMap::new();
         let mut foreign = 0;
-        let mut archive = tar::Archive::new(reader);
+        // Content is skipped by seeking, so only headers are read. Their number is bounded below.
+        let meter = Rc::new(Meter::new(u64::MAX));
+        let mut archive = tar::Archive::new(Metered::new(reader, meter.clone()));
+        meter.expect(0);
         let entries = archive.entries_with_seek().map_err(super::unpack::malformed)?;
         for entry in entries {
             let entry = entry.map_err(super::unpack::malformed)?;
+            meter.expect(0);
             let path = entry.path().map_err(super::unpack::malformed)?;
             let path: PathBuf =
                 path.components().filter(|c| matches!(c, std::path::Component::Normal(_))).collect();
-            let expected = ["index.json", "oci-layout", "manifest.json", "repositories"]
-                .iter()
-                .any(|p| path == Path::new(p));
-            if !expected && !path.starts_with("blobs") && !path.as_os_str().is_empty() {
+            if !is_of_an_image(&path) {
                 foreign += 1;
             }
             // A root file system shows itself early; no need to read all of it.
             if foreign > 64 && !members.contains_key(Path::new("oci-layout")) {
-                return Ok(None);
+                return Ok(TarKind::Other);
             }
             if members.len() >= MAX_MEMBERS {
-                return Ok(None);
+                return Ok(TarKind::Other);
             }
             if entry.header().entry_type().is_file() {
                 members.insert(path, (entry.raw_file_position(), entry.size()));
@@ -112,15 +115,32 @@ impl TarBlobs {
         }
         let has = |name: &str| members.contains_key(Path::new(name));
         if has("index.json") && has("oci-layout") {
-            return Ok(Some(Self { file, members }));
+            return Ok(TarKind::Layout(Self { file, members }));
         }
-        if has("manifest.json") && has("repositories") {
-            return Err(Failure::image(
-                "it is in the old format of \"docker save\"; convert it with: skopeo copy docker-archive:FILE oci-archive:NEW",
-            ));
+        if has("manifest.json") {
+            return Ok(TarKind::DockerSave(Self { file, members }));
         }
-        Ok(None)
+        Ok(TarKind::Other)
     }
+}
+
+/// What a tar file holds.
+#[derive(Debug)]
+pub(crate) enum TarKind {
+    /// An OCI layout, also one of a new `docker save`, which is both.
+    Layout(TarBlobs),
+    /// The old format of `docker save`.
+    DockerSave(TarBlobs),
+    /// Something else: a root file system perhaps.
+    Other,
+}
+
+/// Whether a file belongs to a layout or to `docker save`, whose layers are `<hex>/layer.tar` beside `<hex>.json`.
+fn is_of_an_image(path: &Path) -> bool {
+    let first = path.iter().next().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let plain = first.strip_suffix(".json").or(first.strip_suffix(".tar")).unwrap_or(&first);
+    ["", "blobs", "index.json", "oci-layout", "manifest.json", "repositories"].contains(&first.as_str())
+        || plain.len() == 64 && plain.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 impl Blobs for TarBlobs {
@@ -164,7 +184,12 @@ pub(crate) struct Image {
 pub(crate) fn resolve(blobs: &mut dyn Blobs) -> Result<Image, Failure> {
     let index: ImageIndex = parse("index.json", &read_document(blobs, "index.json")?)?;
     let manifest_at = choose(blobs, index, 0)?;
-    let manifest: ImageManifest = document(blobs, &manifest_at)?;
+    describe(blobs, &manifest_at)
+}
+
+/// Reads a manifest, which is in an index, and its configuration.
+pub(crate) fn describe(blobs: &mut dyn Blobs, manifest_at: &Descriptor) -> Result<Image, Failure> {
+    let manifest: ImageManifest = document(blobs, manifest_at)?;
     if manifest.layers().len() > MAX_LAYERS {
         return Err(Failure::image(format!("it has more than {MAX_LAYERS} layers")));
     }
@@ -210,7 +235,7 @@ pub(crate) fn unpack_layer(
     if found != wanted {
         return Err(Failure::image(format!("the layer {wanted} does not match its digest")));
     }
-    unpacker.layer(decompress(blobs.open(&path)?)?)
+    unpacker.layer(decompress(blobs.open(&path)?)?.0)
 }
 
 fn document<T: DeserializeOwned>(blobs: &mut dyn Blobs, descriptor: &Descriptor) -> Result<T, Failure> {

@@ -3,9 +3,12 @@
 //! A directory is used where it is. A tar file, and an OCI layout, is unpacked once into `<data-dir>/images/<digest>` and
 //! shared by all sandboxes that name it.
 
+pub(crate) mod compression;
+pub(crate) mod disk;
 pub(crate) mod host;
-mod layout;
-mod unpack;
+pub(crate) mod layout;
+mod meter;
+pub(crate) mod unpack;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Seek};
@@ -15,10 +18,13 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
+use crate::ImageName;
+use crate::images::store::BlobStore;
+use crate::images::{ImageRef, Platform};
 use crate::shim::message::{Failure, Report};
 use crate::state::lock::OpLock;
 use crate::state::{DataDir, ImageMeta, Layer, LayerOwner, read_json, write_json};
-use layout::{DirBlobs, TarBlobs};
+use layout::{DirBlobs, TarBlobs, TarKind};
 use unpack::Unpacker;
 
 /// How long to wait for another sandbox that is unpacking an image.
@@ -40,14 +46,21 @@ pub(crate) fn prepare(data: &DataDir, path: &Path, report: &mut Report) -> Resul
     let mut file =
         File::open(path).map_err(|error| Failure::image(format!("it cannot be opened: {error}")))?;
     report.step("reading the image");
-    if let Some(mut blobs) = TarBlobs::open(&file)? {
-        return from_layout(data, &mut blobs, report);
+    match TarBlobs::open(&file)? {
+        TarKind::Layout(mut blobs) => return from_layout(data, &mut blobs, report),
+        TarKind::DockerSave(_) => {
+            return Err(Failure::image(format!(
+                "it is in the old format of \"docker save\"; take it in with: sandgate image import {}",
+                path.display()
+            )));
+        }
+        TarKind::Other => {}
     }
     file.rewind().map_err(Failure::io("rewind the image"))?;
     let name = format!("tar-{}", sha256(&mut file)?);
     file.rewind().map_err(Failure::io("rewind the image"))?;
     unpacked(data, &name, report, |unpacker| {
-        unpacker.layer(unpack::decompress(file)?)?;
+        unpacker.layer(unpack::decompress(file)?.0)?;
         Ok(ImageMeta::default())
     })
 }
@@ -65,6 +78,40 @@ fn from_layout(
     report: &mut Report,
 ) -> Result<ImageMeta, Failure> {
     let image = layout::resolve(blobs)?;
+    unpack_image(data, blobs, &image, report)
+}
+
+/// An image of the store, by name.
+pub(crate) fn named(data: &DataDir, name: &ImageName, report: &mut Report) -> Result<ImageMeta, Failure> {
+    let wanted: ImageRef =
+        name.as_str().parse().map_err(|error: crate::ImageError| Failure::image(error.to_string()))?;
+    let store = BlobStore::new(data.image_store());
+    let entries = store.entries().map_err(|error| Failure::other(error.to_string()))?;
+    let canonical = wanted.canonical();
+    let Some(entry) = entries.into_iter().find(|entry| entry.name() == canonical) else {
+        return Err(Failure::image(format!("no image {name}; get it with: sandgate image pull {name}")));
+    };
+    let host = Platform::host();
+    if let Some(found) = entry.platform.as_ref().filter(|found| !host.fits(found)) {
+        return Err(Failure::image(format!(
+            "it is for {}/{} and this machine is {host}",
+            found.os, found.architecture
+        )));
+    }
+    // By way of JSON, the one form that both types have in common.
+    let descriptor = serde_json::to_value(&entry).and_then(serde_json::from_value);
+    let descriptor = descriptor.map_err(Failure::io("read the index of the image store"))?;
+    let mut blobs = DirBlobs::open(store.root())?;
+    let image = layout::describe(&mut blobs, &descriptor)?;
+    unpack_image(data, &mut blobs, &image, report)
+}
+
+fn unpack_image(
+    data: &DataDir,
+    blobs: &mut dyn layout::Blobs,
+    image: &layout::Image,
+    report: &mut Report,
+) -> Result<ImageMeta, Failure> {
     let name = image.digest.replace(':', "-");
     unpacked(data, &name, report, |unpacker| {
         for layer in &image.layers {
@@ -130,6 +177,6 @@ fn sha256(reader: &mut impl Read) -> Result<String, Failure> {
     Ok(hex(context.finish().as_ref()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

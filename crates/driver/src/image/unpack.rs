@@ -7,20 +7,24 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
-use flate2::read::MultiGzDecoder;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat,
-    chownat, linkat, mkdirat, mknodat, open, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    chownat, linkat, mkdirat, mknodat, open, openat, openat2, readlink, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
+use super::meter::{Meter, Metered};
 use crate::shim::message::Failure;
+
+pub(crate) use super::compression::{Compression, decompress};
 
 /// Largest image in bytes once unpacked: against archives that never end.
 const MAX_BYTES: u64 = 64 << 30;
@@ -30,6 +34,9 @@ const MAX_ENTRIES: u64 = 4_000_000;
 
 /// Deepest directory; deeper ones could not be removed with bounded memory.
 const MAX_DEPTH: usize = 256;
+
+/// Most bytes of all names of one layer: they are kept in memory until the layer is done.
+const MAX_NAME_BYTES: usize = 512 << 20;
 
 /// Ids above this exist in no sandbox.
 const MAX_ID: u64 = 65_535;
@@ -41,35 +48,30 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 #[derive(Debug)]
 pub(crate) struct Unpacker {
     root: OwnedFd,
+    /// Components of the root's own path.
+    root_depth: usize,
+    meter: Rc<Meter>,
     bytes: u64,
     entries: u64,
     devices: u64,
     owners_lost: u64,
 }
 
-/// Plain or gzip, by its first bytes.
-pub(crate) fn decompress<'a, R: Read + 'a>(reader: R) -> Result<Box<dyn Read + 'a>, Failure> {
-    const GZIP: [u8; 2] = [0x1f, 0x8b];
-    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-    const XZ: [u8; 4] = [0xfd, b'7', b'z', b'X'];
-    let mut reader = BufReader::with_capacity(128 << 10, reader);
-    let start = io::BufRead::fill_buf(&mut reader).map_err(Failure::io("read the image"))?;
-    if start.starts_with(&GZIP) {
-        return Ok(Box::new(MultiGzDecoder::new(reader)));
-    }
-    if start.starts_with(&ZSTD) || start.starts_with(&XZ) {
-        return Err(Failure::image(
-            "it is compressed with zstd or xz; only gzip and plain tar are supported",
-        ));
-    }
-    Ok(Box::new(reader))
-}
-
 impl Unpacker {
     pub(crate) fn new(root: &Path) -> Result<Self, Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = open(root, flags, Mode::empty()).map_err(Failure::io("open the image's directory"))?;
-        Ok(Self { root, bytes: 0, entries: 0, devices: 0, owners_lost: 0 })
+        let fail = || Failure::io("open the image's directory");
+        let root = open(root, flags, Mode::empty()).map_err(fail())?;
+        let root_depth = depth_of(&root).map_err(fail())?;
+        Ok(Self {
+            root,
+            root_depth,
+            meter: Rc::new(Meter::new(MAX_BYTES)),
+            bytes: 0,
+            entries: 0,
+            devices: 0,
+            owners_lost: 0,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -93,30 +95,41 @@ impl Unpacker {
 
     /// Unpacks one layer over what is there.
     pub(crate) fn layer(&mut self, reader: impl Read) -> Result<(), Failure> {
-        let mut archive = Archive::new(reader);
-        // Names of this layer, which its own opaque markers do not hide. Bounded by MAX_ENTRIES.
-        let mut fresh = HashSet::new();
+        let meter = self.meter.clone();
+        let mut archive = Archive::new(Metered::new(reader, meter.clone()));
+        // Names of this layer and the directories above them, which its own markers do not hide.
+        let mut fresh = Fresh::default();
         // Written last, since making an entry in a directory changes its time.
         let mut directories = Vec::new();
+        meter.expect(0);
         for entry in archive.entries().map_err(malformed)? {
             let mut entry = entry.map_err(malformed)?;
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
                 return Err(Failure::image(format!("it has more than {MAX_ENTRIES} entries")));
             }
-            let Some(path) = clean(&entry.path_bytes()) else { continue };
+            meter.expect(entry.size());
+            let Some(path) = clean(&entry.path_bytes())? else {
+                meter.expect(entry.size());
+                continue;
+            };
             let name = path.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
             if name == OPAQUE {
                 self.hide_older(path.parent().unwrap_or(Path::new("")), &fresh)?;
             } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
                 let hidden = path.with_file_name(std::ffi::OsStr::from_bytes(hidden));
-                if hidden.file_name().is_some() && !fresh.contains(&hidden) {
+                if fresh.contains(&hidden) {
+                    // Deleted and made anew in one layer, in whatever order the archive tells it.
+                    self.hide_older(&hidden, &fresh)?;
+                } else if hidden.file_name().is_some_and(|name| name != "." && name != "..") {
                     self.delete(&hidden)?;
                 }
             } else {
                 self.entry(&mut entry, &path, &mut directories)?;
-                fresh.insert(path);
+                fresh.insert(path)?;
             }
+            let unread = if has_content(entry.header().entry_type()) { 0 } else { entry.size() };
+            meter.expect(unread);
         }
         for (path, time) in directories.into_iter().rev() {
             if let Ok(dir) = self.resolve(&path) {
@@ -160,7 +173,7 @@ impl Unpacker {
                 }
                 directories.push((path.to_owned(), header.time.clone()));
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            kind if has_content(kind) => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = openat(&parent, name, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
@@ -172,7 +185,7 @@ impl Unpacker {
             }
             EntryType::Link => {
                 let target = entry.link_name_bytes().ok_or_else(|| malformed("a link without a target"))?;
-                let target = clean(&target).ok_or_else(|| malformed("a link to nowhere"))?;
+                let target = clean(&target)?.ok_or_else(|| malformed("a link to nowhere"))?;
                 let target_name = target.file_name().ok_or_else(|| malformed("a link to the root"))?;
                 let target_parent = self.resolve(target.parent().unwrap_or(Path::new(""))).map_err(failed)?;
                 // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is a link to that, not to what it names.
@@ -241,7 +254,7 @@ impl Unpacker {
         let failed = |error: Errno| Failure::image(format!("{} cannot be unpacked: {error}", path.display()));
         let parent = path.parent().unwrap_or(Path::new(""));
         match self.resolve(parent) {
-            Ok(dir) => return Ok(dir),
+            Ok(dir) => return self.shallow(dir),
             Err(Errno::NOENT) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -258,7 +271,15 @@ impl Unpacker {
                 Err(error) => return Err(failed(error)),
             };
         }
-        Ok(dir)
+        self.shallow(dir)
+    }
+
+    /// A directory that is not too deep. Links can lead deeper than any one name does.
+    fn shallow(&self, dir: OwnedFd) -> Result<OwnedFd, Failure> {
+        match depth_of(&dir) {
+            Ok(depth) if depth <= self.root_depth + MAX_DEPTH => Ok(dir),
+            _ => Err(too_deep()),
+        }
     }
 
     /// Removes a file or a whole directory, following nothing.
@@ -273,18 +294,20 @@ impl Unpacker {
     }
 
     /// Removes what lower layers put into a directory.
-    fn hide_older(&self, path: &Path, fresh: &HashSet<PathBuf>) -> Result<(), Failure> {
+    fn hide_older(&self, path: &Path, fresh: &Fresh) -> Result<(), Failure> {
         let failed = |error: Errno| Failure::image(format!("{} cannot be emptied: {error}", path.display()));
         let dir = match self.resolve(path) {
             Ok(dir) => dir,
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
         for name in list(&dir).map_err(failed)? {
             let child = path.join(&name);
-            // A fresh entry below keeps the directory above it.
-            if !fresh.contains(&child) && !fresh.iter().any(|kept| kept.starts_with(&child)) {
+            if !fresh.contains(&child) {
                 remove_tree(&dir, &name, 0).map_err(failed)?;
+            } else if fresh.only_above(&child) {
+                // A directory that this layer passes through without naming it: what is older in it goes all the same.
+                self.hide_older(&child, fresh)?;
             }
         }
         Ok(())
@@ -311,13 +334,17 @@ impl Header {
         let header = entry.header();
         let (uid, gid) = (header.uid().map_err(malformed)?, header.gid().map_err(malformed)?);
         let id = |value: u64| if value > MAX_ID { 0 } else { u32::try_from(value).unwrap_or(0) };
+        let owner_lost = uid > MAX_ID || gid > MAX_ID;
         let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
         let stamp = Timespec { tv_sec: seconds, tv_nsec: 0 };
         Ok(Self {
-            mode: Mode::from_raw_mode(header.mode().map_err(malformed)? & 0o7777),
+            // A file whose owner is lost belongs to root: it must not lend root's rights to whoever runs it.
+            mode: Mode::from_raw_mode(
+                header.mode().map_err(malformed)? & if owner_lost { 0o1777 } else { 0o7777 },
+            ),
             uid: id(uid),
             gid: id(gid),
-            owner_lost: uid > MAX_ID || gid > MAX_ID,
+            owner_lost,
             time: Timestamps { last_access: stamp, last_modification: stamp },
         })
     }
@@ -327,11 +354,72 @@ pub(super) fn malformed(error: impl std::fmt::Display) -> Failure {
     Failure::image(format!("it is not a well-formed tar archive: {error}"))
 }
 
+fn too_deep() -> Failure {
+    Failure::image(format!("it has directories that are more than {MAX_DEPTH} deep"))
+}
+
+/// Whether an entry of this kind has content that is read.
+fn has_content(kind: EntryType) -> bool {
+    matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
+}
+
+/// Looks through an archive without unpacking it.
+pub(crate) fn check(reader: &mut dyn Read) -> Result<(), Failure> {
+    let meter = Rc::new(Meter::new(MAX_BYTES));
+    let mut archive = Archive::new(Metered::new(reader, meter.clone()));
+    let mut entries = 0u64;
+    meter.expect(0);
+    for entry in archive.entries().map_err(malformed)? {
+        let entry = entry.map_err(malformed)?;
+        entries += 1;
+        if entries > MAX_ENTRIES {
+            return Err(Failure::image(format!("it has more than {MAX_ENTRIES} entries")));
+        }
+        meter.expect(entry.size());
+    }
+    if entries == 0 { Err(Failure::image("there are no files in it")) } else { Ok(()) }
+}
+
+/// The names that a layer has brought so far.
+#[derive(Debug, Default)]
+struct Fresh {
+    named: HashSet<PathBuf>,
+    /// Directories above those, which have no entry of their own perhaps.
+    above: HashSet<PathBuf>,
+    bytes: usize,
+}
+
+impl Fresh {
+    fn insert(&mut self, path: PathBuf) -> Result<(), Failure> {
+        for parent in path.ancestors().skip(1) {
+            if self.above.contains(parent) {
+                break;
+            }
+            self.bytes += parent.as_os_str().len();
+            self.above.insert(parent.to_owned());
+        }
+        self.bytes += path.as_os_str().len();
+        self.named.insert(path);
+        if self.bytes > MAX_NAME_BYTES {
+            return Err(Failure::image("the names in it are too long"));
+        }
+        Ok(())
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        self.named.contains(path) || self.above.contains(path)
+    }
+
+    fn only_above(&self, path: &Path) -> bool {
+        self.above.contains(path) && !self.named.contains(path)
+    }
+}
+
 /// A relative path without `.` and `..`; `None` for a name that means nothing. `..` at the root stays at the root, as in any
 /// file system.
-fn clean(bytes: &[u8]) -> Option<PathBuf> {
+fn clean(bytes: &[u8]) -> Result<Option<PathBuf>, Failure> {
     if bytes.contains(&0) {
-        return None;
+        return Ok(None);
     }
     let mut path = PathBuf::new();
     for part in Path::new(std::ffi::OsStr::from_bytes(bytes)).components() {
@@ -343,7 +431,14 @@ fn clean(bytes: &[u8]) -> Option<PathBuf> {
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    (path.components().count() <= MAX_DEPTH).then_some(path)
+    if path.components().count() > MAX_DEPTH { Err(too_deep()) } else { Ok(Some(path)) }
+}
+
+/// How many directories stand above one. A path that is too long to be told is an error.
+fn depth_of(dir: &OwnedFd) -> Result<usize, Errno> {
+    use std::os::fd::AsRawFd;
+    let path = readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new())?;
+    Ok(path.to_bytes().iter().filter(|byte| **byte == b'/').count())
 }
 
 fn list(dir: &OwnedFd) -> Result<Vec<std::ffi::OsString>, Errno> {
@@ -485,6 +580,115 @@ mod tests {
         let mut unpacker = Unpacker::new(dir.path()).unwrap();
         let failure = unpacker.layer(&[0x55u8; 4096][..]).unwrap_err();
         assert!(failure.reason.contains("tar"), "{}", failure.reason);
-        assert!(decompress(&b"\x28\xb5\x2f\xfdxxxx"[..]).is_err());
+    }
+
+    #[test]
+    fn what_is_deleted_and_made_anew_in_one_layer_is_new_in_any_order() {
+        use EntryType::{Directory, Regular};
+        let lower = [
+            entry(Regular, "d/old", None, b"1"),
+            entry(Regular, "d/sub/old", None, b"1"),
+            entry(Regular, "f", None, b"1"),
+        ];
+        let new = [
+            entry(Directory, "d", None, b""),
+            entry(Regular, "d/new", None, b"2"),
+            entry(Regular, "d/sub/new", None, b"2"),
+            entry(Regular, "f", None, b"2"),
+        ];
+        let gone = [entry(Regular, ".wh.d", None, b""), entry(Regular, ".wh.f", None, b"")];
+        for upper in [[&gone[..], &new[..]].concat(), [&new[..], &gone[..]].concat()] {
+            let (dir, result) = unpack(&[&lower, &upper]);
+            result.unwrap();
+            let root = dir.path().join("rootfs");
+            assert!(!root.join("d/old").exists() && !root.join("d/sub/old").exists());
+            assert_eq!(fs::read(root.join("d/new")).unwrap(), b"2");
+            assert_eq!(fs::read(root.join("d/sub/new")).unwrap(), b"2");
+            assert_eq!(fs::read(root.join("f")).unwrap(), b"2");
+        }
+    }
+
+    #[test]
+    fn whiteouts_do_not_lead_outside() {
+        use EntryType::{Regular, Symlink};
+        let (dir, result) = unpack(&[&[
+            entry(Symlink, "up", Some("../.."), b""),
+            entry(Symlink, "abs", Some("/../.."), b""),
+            entry(Regular, "up/.wh.outside", None, b""),
+            entry(Regular, "abs/.wh.outside", None, b""),
+            entry(Regular, "../.wh.outside", None, b""),
+            entry(Regular, ".wh...", None, b""),
+            entry(Regular, ".wh.", None, b""),
+            entry(Regular, "up/.wh..wh..opq", None, b""),
+        ]]);
+        result.unwrap();
+        assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"untouched");
+        assert!(dir.path().join("rootfs").exists());
+    }
+
+    #[test]
+    fn a_link_across_layers_is_the_same_file() {
+        use EntryType::{Link, Regular};
+        use std::os::unix::fs::MetadataExt;
+        let (dir, result) = unpack(&[
+            &[entry(Regular, "a/one", None, b"1")],
+            &[entry(Link, "two", Some("/a/../a/one"), b"")],
+        ]);
+        result.unwrap();
+        let ino = |name: &str| fs::metadata(dir.path().join("rootfs").join(name)).unwrap().ino();
+        assert_eq!(ino("a/one"), ino("two"));
+    }
+
+    #[test]
+    fn headers_that_never_end_are_refused() {
+        use EntryType::Regular;
+        for kind in [EntryType::GNULongName, EntryType::XHeader] {
+            let long = entry(kind, "long", None, &vec![b'a'; 8 << 20]);
+            let (_dir, result) = unpack(&[&[long, entry(Regular, "f", None, b"1")]]);
+            let reason = result.unwrap_err().reason;
+            assert!(reason.contains("headers"), "{reason}");
+        }
+        // An entry without content that claims to have some makes no room for them.
+        let mut hollow = entry(EntryType::Directory, "d", None, b"");
+        hollow.splice(124..136, *b"77777777777\0");
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&hollow[..512]);
+        header.set_cksum();
+        let (_dir, result) = unpack(&[&[header.as_bytes().to_vec()]]);
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn links_do_not_lead_deeper_than_names_may() {
+        use EntryType::{Directory, Symlink};
+        let hop = "a/".repeat(40);
+        let mut entries = vec![];
+        let mut place = String::new();
+        for n in 0..8 {
+            entries.push(entry(Directory, &format!("{place}{hop}"), None, b""));
+            let link = format!("l{n}");
+            entries.push(entry(Symlink, &link, Some(&format!("/{place}{hop}")), b""));
+            place = format!("{link}/");
+        }
+        let (dir, result) = unpack(&[&entries]);
+        assert!(result.unwrap_err().reason.contains("deep"));
+        fs::remove_dir_all(dir.path().join("rootfs")).unwrap();
+    }
+
+    #[test]
+    fn a_lost_owner_lends_no_rights() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut header = tar::Header::new_gnu();
+        header.set_path("su").unwrap();
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(0);
+        header.set_mode(0o6755);
+        header.set_uid(70_000);
+        header.set_gid(0);
+        header.set_cksum();
+        let (dir, result) = unpack(&[&[header.as_bytes().to_vec()]]);
+        result.unwrap();
+        let mode = fs::metadata(dir.path().join("rootfs/su")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
     }
 }

@@ -56,6 +56,21 @@ impl Cgroups {
     }
 }
 
+/// Finds out what can be limited for processes that we put into groups ourselves; nothing, with a warning, where none can be written.
+pub(crate) fn find(target: &Target, report: &mut Report) -> Cgroups {
+    let name = format!("{}-{}", target.data.tag(), target.id);
+    let unified = statfs(ROOT).is_ok_and(|s| s.f_type == CGROUP2_MAGIC);
+    match if unified { version_2(&name) } else { version_1(&name) } {
+        Ok(cgroups) => cgroups,
+        Err(why) => {
+            report.warn(format!(
+                "No cgroup can be written here ({why}), so what QEMU itself uses is not limited."
+            ));
+            Cgroups::default()
+        }
+    }
+}
+
 /// Finds out what can be limited, and covers /sys/fs/cgroup where nothing can. To be called in the shim's mount namespace.
 pub(crate) fn prepare(target: &Target, report: &mut Report) -> Result<Cgroups, Failure> {
     let name = format!("{}-{}", target.data.tag(), target.id);
@@ -85,6 +100,11 @@ pub(crate) fn prepare(target: &Target, report: &mut Report) -> Result<Cgroups, F
 }
 
 fn version_1(name: &str) -> Result<Cgroups, String> {
+    // The device rules of version 1 are for the host's root alone, whoever owns the directories: root in a user namespace gets as
+    // far as devices.deny.
+    if !rustix::process::geteuid().is_root() || !super::userns_is_initial() {
+        return Err("version 1 hierarchies can be used by the host's root only".into());
+    }
     let hierarchies = version_1_mounts();
     if hierarchies.iter().all(|(_, controllers)| controllers.is_empty()) {
         return Err("no hierarchy is mounted".into());

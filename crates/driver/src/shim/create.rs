@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use super::message::{Failure, Report};
 use super::{Target, identity, userns};
 use crate::image;
+use crate::images::USE_PATIENCE;
+use crate::images::store::{BlobStore, InUse};
 use crate::state::{Identity, ImageMeta, LayerOwner, Meta, read_json, write_json};
 use crate::{ImageSource, SandboxSpec};
 
@@ -25,13 +27,28 @@ pub(crate) fn create(target: &Target, report: &mut Report) -> Result<(), Failure
     userns::enter(&identity)?;
     // Exact modes below.
     rustix::process::umask(rustix::fs::Mode::empty());
+    // Until what is used is recorded.
+    let _in_use = image_in_use(target, &spec)?;
     let image = match &spec.image {
         ImageSource::Host => image::host::prepare(target, &spec, &identity, report)?,
         ImageSource::Path(path) => image::prepare(&target.data, path, report)?,
+        ImageSource::Named(name) => image::named(&target.data, name, report)?,
     };
     make_layers(target, &identity, &image)?;
     let meta = Meta { identity, image, warnings: report.warnings().to_vec() };
     write_json(&target.dir.meta(), &meta).map_err(Failure::io("record what was created"))
+}
+
+/// Nobody removes an image that a sandbox is being made of.
+pub(crate) fn image_in_use(target: &Target, spec: &SandboxSpec) -> Result<Option<InUse>, Failure> {
+    if spec.image == ImageSource::Host {
+        return Ok(None);
+    }
+    let store = BlobStore::new(target.data.image_store());
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(store.root());
+    let taken =
+        made.and_then(|()| store.in_use(USE_PATIENCE)).map_err(Failure::io("lock the image store"))?;
+    taken.map(Some).ok_or_else(|| Failure::other("the image store is busy: images are being removed from it"))
 }
 
 /// An upper and a work directory for each overlay. The upper directory's owner and mode are those of the merged directory.

@@ -91,7 +91,7 @@ fn pool() -> (u32, u32) {
     }
 }
 
-fn for_user(report: &mut Report) -> Identity {
+pub(super) fn for_user(report: &mut Report) -> Identity {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let name = user_name(&uid);
     let names: Vec<&str> = name.as_deref().into_iter().chain([uid.as_str()]).collect();

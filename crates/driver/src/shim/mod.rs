@@ -10,6 +10,10 @@
 //! | `start` | short | leaves the gateway's session and starts `run` |
 //! | `run` | as long as the sandbox | makes the container, supervises it, records its end, cleans up |
 //! | `remove` | short | deletes files that belong to the sandbox's ids |
+//! | `vm-create`, `vm-start`, `vm-run` | | the same for a virtual machine |
+//! | `vm-jail` | becomes QEMU, or its vsock device | takes its rights away first |
+//! | `vm-power-off` | short | asks the agent of a machine to switch it off |
+//! | `collect` | short | removes images that nobody uses |
 //! | `map`, `hold`, `loopback` | short | helpers of the others, each in a namespace of its own |
 
 mod cgroup;
@@ -18,12 +22,16 @@ mod create;
 mod external;
 mod gvisor;
 mod identity;
+mod lend;
 pub(crate) mod message;
+mod network;
 mod remove;
 mod rootfs;
 mod run;
 mod supervise;
+mod terminals;
 mod userns;
+mod vm;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -46,11 +54,17 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match (what.as_bytes(), rest) {
         (b"map", rest) => userns::map_main(rest),
         (b"hold", []) => userns::hold_main(),
+        (b"vm-jail", rest) => vm::jail_main(rest),
+        (b"vm-power-off", rest) => vm::power_off_main(rest),
         (b"loopback", rest) => userns::loopback_main(rest),
+        (b"collect", rest) => crate::images::collect_main(rest, &mut report),
         (what, rest) => match (what, Target::parse(rest)) {
             (b"create", Some(target)) => create::create(&target, &mut report).map(|()| report.done()),
-            (b"start", Some(_)) => launch(rest),
+            (b"start", Some(_)) => launch("run", rest),
             (b"run", Some(target)) => return run::run(&target, report),
+            (b"vm-create", Some(target)) => vm::create(&target, &mut report).map(|()| report.done()),
+            (b"vm-start", Some(_)) => launch("vm-run", rest),
+            (b"vm-run", Some(target)) => return vm::run(&target, report),
             (b"remove", Some(target)) => remove::remove(&target).map(|()| report.done()),
             _ => return usage(),
         },
@@ -97,23 +111,26 @@ fn own_command() -> Command {
     command
 }
 
-/// Leaves the gateway's session and process group, so that no signal for them reaches the sandbox, and starts `run`, which
+/// Leaves the gateway's session and process group, so that no signal for them reaches the sandbox, and starts the part that stays, which
 /// becomes a child of the machine's init when this process ends.
-fn launch(args: &[OsString]) -> Result<(), Failure> {
+fn launch(part: &str, args: &[OsString]) -> Result<(), Failure> {
     // Fails only where we lead a session already, which is as good.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").map_err(Failure::io("change to the root directory"))?;
-    own_command()
-        .arg("run")
-        .args(args)
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(Failure::io("start the shim"))?;
+    own_command().arg(part).args(args).stdin(Stdio::null()).spawn().map_err(Failure::io("start the shim"))?;
     Ok(())
 }
 
+/// Makes this process able to remove what the shims of this gateway's user have made.
+pub(crate) fn become_owner(report: &mut Report) -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    userns::enter(&identity::for_user(report))
+}
+
 /// The first executable of that name in the search path.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))

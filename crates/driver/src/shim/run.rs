@@ -19,7 +19,9 @@ use rustix::stdio::dup2_stdout;
 use super::container::{Builtin, Stdio};
 use super::external::{External, with_last_words};
 use super::message::{Failure, Report};
+use super::network::GuestNetwork;
 use super::supervise::{Ending, Supervisor};
+use super::terminals::Terminals;
 use super::{Target, cgroup, rootfs, userns};
 use crate::bundle::{self, Limits, MaskOrder, Situation};
 use crate::state::lock::RunLock;
@@ -210,6 +212,10 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Se
     record.init = ProcessRef::of(pid);
     save(record)?;
     let mut supervisor = Supervisor::new(pid, log, log_file, control)?;
+    // gVisor's terminals and its network are its own kernel's.
+    if !gvisor {
+        supervisor.lend(Terminals::find(pid, &meta.identity), GuestNetwork::find(pid));
+    }
 
     let result = (|| {
         if own_network && !gvisor && matches!(meta.identity, Identity::Mapped { .. }) {
@@ -252,7 +258,7 @@ fn last_words(failure: Failure, log: &OwnedFd) -> Failure {
 }
 
 /// A listening socket at a path of any length, open to its owner only.
-fn listen(path: &Path) -> Result<UnixListener, Failure> {
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, Failure> {
     let _ = fs::remove_file(path);
     let fail = |error: std::io::Error| Failure::io(format!("listen on {}", path.display()))(error);
     let listener = if path.as_os_str().len() <= MAX_SOCKET_PATH {
@@ -272,7 +278,7 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
 }
 
 /// From here on signals arrive as something to read, so that none ends the shim before the sandbox.
-fn block_signals() -> Result<SignalFd, Failure> {
+pub(crate) fn block_signals() -> Result<SignalFd, Failure> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         set.add(signal);

@@ -10,18 +10,26 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, recv};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait, waitpid,
 };
 
 use super::external::External;
+use super::lend::lend;
 use super::message::Failure;
+use super::network::{self, GuestNetwork};
+use super::terminals::{self, Terminals};
+use super::vm::Machine;
 
 /// How much of what the agent prints is kept, in bytes. The guest may be able to print through it, so there is an end.
 const MAX_AGENT_LOG: usize = 256 << 10;
 
 /// Askers that are remembered to be answered at the end; more are answered by the closed connection.
 const MAX_ASKERS: usize = 16;
+
+/// Those who wait for the sandbox's end. Each is a listener of a client; more of them listen by the agent.
+const MAX_WATCHERS: usize = 1024;
 
 /// How long an asker may take to send its line.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
@@ -55,6 +63,14 @@ pub(crate) struct Supervisor {
     signals: Option<SignalFd>,
     /// Through whom SIGTERM goes where init is not a process of the host's.
     messenger: Option<External>,
+    /// What the gateway may make terminals of.
+    terminals: Option<Terminals>,
+    /// What the gateway may connect and listen in.
+    network: Option<GuestNetwork>,
+    /// Connections of who wants to learn of the sandbox's end.
+    watchers: Vec<UnixStream>,
+    /// The controls of a virtual machine.
+    machine: Option<Machine>,
     askers: Vec<UnixStream>,
     /// When a stop was asked for and SIGKILL follows.
     kill_at: Option<Instant>,
@@ -82,6 +98,10 @@ impl Supervisor {
             control,
             signals: None,
             messenger: None,
+            terminals: None,
+            network: None,
+            watchers: Vec::new(),
+            machine: None,
             askers: Vec::new(),
             kill_at: None,
             requested: false,
@@ -96,6 +116,21 @@ impl Supervisor {
     /// Sends SIGTERM by the runtime from here on.
     pub(crate) fn terminate_by(&mut self, runtime: External) {
         self.messenger = Some(runtime);
+    }
+
+    /// Lets the gateway make terminals and connections in the sandbox.
+    pub(crate) fn lend(&mut self, terminals: Option<Terminals>, network: Option<GuestNetwork>) {
+        (self.terminals, self.network) = (terminals, network);
+    }
+
+    /// Has a virtual machine's controls from here on.
+    pub(crate) fn control(&mut self, machine: Machine) {
+        self.machine = Some(machine);
+    }
+
+    /// Gives the controls back.
+    pub(crate) fn take_machine(&mut self) -> Option<Machine> {
+        self.machine.take()
     }
 
     /// Kills init and waits for it.
@@ -116,6 +151,9 @@ impl Supervisor {
             self.copy_log();
             self.read_signals();
             self.accept();
+            if let Some(machine) = &mut self.machine {
+                machine.drain();
+            }
             if self.kill_at.is_some_and(|at| Instant::now() >= at) {
                 let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
                 self.kill_at = None;
@@ -125,6 +163,7 @@ impl Supervisor {
 
     /// Tells everybody who asked that the sandbox has ended and nothing is left of it.
     pub(crate) fn answer(&mut self) {
+        self.watchers.clear();
         for mut asker in self.askers.drain(..) {
             let _ = asker.write_all(b"stopped\n");
         }
@@ -137,6 +176,9 @@ impl Supervisor {
             vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
         if let Some(signals) = &self.signals {
             fds.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
+        }
+        if let Some(machine) = &self.machine {
+            fds.push(PollFd::from_borrowed_fd(machine.qmp_fd(), PollFlags::IN));
         }
         if let Some(log) = &self.log {
             fds.push(PollFd::new(log, PollFlags::IN));
@@ -151,6 +193,9 @@ impl Supervisor {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.pid {
                 ending = Some(self.ending(status));
+            } else if self.machine.as_ref().is_some_and(|machine| machine.is_device(pid)) {
+                eprintln!("the vsock device has ended ({status:?}); its machine cannot be reached any more");
+                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
             }
         }
         if ending.is_some() || !self.has_ended() {
@@ -216,19 +261,60 @@ impl Supervisor {
 
     fn accept(&mut self) {
         while let Ok((asker, _)) = self.control.accept() {
-            if let Some(grace) = read_request(&asker) {
-                self.stop(grace);
-                if self.askers.len() < MAX_ASKERS {
-                    self.askers.push(asker);
+            match read_request(&asker) {
+                Some(Request::Stop(grace)) => {
+                    self.stop(grace);
+                    if self.askers.len() < MAX_ASKERS {
+                        self.askers.push(asker);
+                    }
                 }
+                Some(Request::Terminals) => terminals::answer(self.terminals.as_ref(), &asker),
+                Some(Request::Socket(family)) => network::answer(self.network.as_ref(), family, &asker),
+                Some(Request::Presence) => self.add_watcher(asker),
+                Some(Request::Pause) => self.change(asker, Machine::pause),
+                Some(Request::Resume) => self.change(asker, Machine::resume),
+                None => {}
             }
         }
+    }
+
+    fn add_watcher(&mut self, watcher: UnixStream) {
+        // Who has gone says so by an end of data, and nobody says anything else.
+        let is_there = |it: &UnixStream| {
+            let mut byte = [0u8; 1];
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            matches!(recv(it, &mut byte[..], flags), Err(Errno::AGAIN))
+        };
+        if self.watchers.len() >= MAX_WATCHERS {
+            self.watchers.retain(is_there);
+        }
+        if self.watchers.len() < MAX_WATCHERS {
+            lend(&watcher, "present\n", None);
+            self.watchers.push(watcher);
+        }
+    }
+
+    fn change(&mut self, mut asker: UnixStream, how: fn(&mut Machine) -> Result<(), Failure>) {
+        let result = match &mut self.machine {
+            Some(_) if self.requested => Err(Failure::other("it is being stopped")),
+            Some(machine) => how(machine),
+            None => Err(Failure::other("it cannot be paused")),
+        };
+        let answer = match result {
+            Ok(()) => "done".to_owned(),
+            Err(failure) => failure.reason,
+        };
+        let _ = asker.write_all(answer.as_bytes());
     }
 
     fn stop(&mut self, grace: Duration) {
         let at = Instant::now() + grace;
         self.requested = true;
         self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        if let Some(machine) = &mut self.machine {
+            machine.power_off();
+            return;
+        }
         if let Some(messenger) = &self.messenger {
             if let Err(failure) = messenger.terminate() {
                 eprintln!("cannot ask the agent to end: {}", failure.reason);
@@ -239,8 +325,23 @@ impl Supervisor {
     }
 }
 
-/// `stop MILLISECONDS`, one line.
-fn read_request(mut asker: &UnixStream) -> Option<Duration> {
+/// What may be asked of a shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// To end within this time.
+    Stop(Duration),
+    /// For the directory of the sandbox's terminals.
+    Terminals,
+    /// For a TCP socket in the sandbox's network.
+    Socket(AddressFamily),
+    /// To hear of the sandbox's end.
+    Presence,
+    Pause,
+    Resume,
+}
+
+/// `stop MILLISECONDS`, `terminals`, `socket4`, `socket6`, `presence`, `pause` or `resume`: one line.
+fn read_request(mut asker: &UnixStream) -> Option<Request> {
     asker.set_nonblocking(false).ok()?;
     asker.set_read_timeout(Some(ASK_PATIENCE)).ok()?;
     let mut line = Vec::new();
@@ -249,7 +350,16 @@ fn read_request(mut asker: &UnixStream) -> Option<Duration> {
         line.push(byte[0]);
     }
     let text = String::from_utf8(line).ok()?;
+    match text.as_str() {
+        "terminals" => return Some(Request::Terminals),
+        "socket4" => return Some(Request::Socket(AddressFamily::INET)),
+        "socket6" => return Some(Request::Socket(AddressFamily::INET6)),
+        "presence" => return Some(Request::Presence),
+        "pause" => return Some(Request::Pause),
+        "resume" => return Some(Request::Resume),
+        _ => {}
+    }
     let milliseconds: u64 = text.strip_prefix("stop ")?.parse().ok()?;
     // A day is as good as for ever, and does not overflow the clock.
-    Some(Duration::from_millis(milliseconds.min(86_400_000)))
+    Some(Request::Stop(Duration::from_millis(milliseconds.min(86_400_000))))
 }

@@ -3,6 +3,9 @@
 //! ```text
 //! <data-dir>/agents/<sha256>/sandgate-agent   what sandboxes get as PID 1 (one per version)
 //! <data-dir>/images/<digest>/rootfs           unpacked images, a cache
+//!                  /disks/                    the same as erofs files, for virtual machines
+//! <data-dir>/image-store                      pulled and imported images, see images/store.rs
+//! <data-dir>/machines/                        initramfs, templates and what was found out, of virtual machines: a cache
 //! <data-dir>/ranges.lock                      held while a range of ids is chosen
 //! <data-dir>/sandboxes/<id>/op.lock           flock: one operation at a time
 //!                          /run.lock          POSIX lock: held by the shim while it lives
@@ -10,10 +13,14 @@
 //!                          /meta.json         what it became: ids, image, agent
 //!                          /state.json        what it is doing
 //!                          /agent.sock        the agent's listening socket, bound by the shim
-//!                          /shim.sock         how the shim is asked to stop the sandbox
+//!                          /shim.sock         how the shim is asked to stop the sandbox, and for its terminals
 //!                          /bundle/           config.json of the last start
 //!                          /skeleton/         generated /etc and empty directories (host image)
 //!                          /layers/           upper and work directories: what the sandbox wrote
+//!                          /machine.json      virtual machines: the operator's settings at the last start
+//!                          /disks.json        the disks of its image
+//!                          /data.img          the disk that it writes
+//!                          /vm/               sockets of its devices
 //!                          /shim.log /agent.log
 //! ```
 
@@ -46,8 +53,16 @@ impl DataDir {
         self.root.join("images")
     }
 
+    pub(crate) fn image_store(&self) -> PathBuf {
+        self.root.join("image-store")
+    }
+
     pub(crate) fn agents(&self) -> PathBuf {
         self.root.join("agents")
+    }
+
+    pub(crate) fn machines(&self) -> PathBuf {
+        self.root.join("machines")
     }
 
     pub(crate) fn ranges_lock(&self) -> PathBuf {
@@ -65,6 +80,9 @@ impl DataDir {
         hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 }
+
+/// The hybrid vsock socket of a virtual machine, in its directory `vm`.
+pub(crate) const VSOCK_SOCKET: &str = "vsock";
 
 /// One sandbox's directory.
 #[derive(Debug, Clone)]
@@ -107,6 +125,24 @@ impl SandboxDir {
 
     pub(crate) fn bundle(&self) -> PathBuf {
         self.root.join("bundle")
+    }
+
+    /// How its machine is made.
+    pub(crate) fn machine(&self) -> PathBuf {
+        self.root.join("machine.json")
+    }
+
+    /// What its virtual machine needs to write; belongs to the machine's user.
+    pub(crate) fn vm(&self) -> PathBuf {
+        self.root.join("vm")
+    }
+
+    pub(crate) fn data_disk(&self) -> PathBuf {
+        self.root.join("data.img")
+    }
+
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.root.join("disks.json")
     }
 
     pub(crate) fn skeleton(&self) -> PathBuf {

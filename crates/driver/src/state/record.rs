@@ -40,6 +40,7 @@ pub(crate) enum Phase {
     Created,
     Starting,
     Running { started_at: SystemTime },
+    Paused { started_at: SystemTime },
     Stopped { cause: StopCause, at: SystemTime },
 }
 

@@ -39,6 +39,10 @@ pub enum SessionKind {
     Shell,
     /// One command.
     Exec,
+    /// The agent's SFTP server.
+    Sftp,
+    /// The agent's side of the old scp protocol.
+    Scp,
 }
 
 impl SessionKind {
@@ -47,6 +51,8 @@ impl SessionKind {
         match self {
             Self::Shell => "shell",
             Self::Exec => "exec",
+            Self::Sftp => "sftp",
+            Self::Scp => "scp",
         }
     }
 }

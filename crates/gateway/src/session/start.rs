@@ -6,15 +6,20 @@ use std::sync::atomic::Ordering;
 
 use sandgate_driver::Progress;
 use sandgate_guest::{
-    ExecSpec, ExitStatus, GuestError, ProcessControl, ProcessInput, ProcessOutput, Program, PtySpec,
+    ExecSpec, ExitStatus, FileProtocol, Files, GuestError, ProcessControl, ProcessInput, Program, PtySpec,
 };
-use sandgate_policy::{Action, Decision, Principal, decide};
+use sandgate_policy::{Action, Decision, Permission, Principal, Scope, decide};
 use time::OffsetDateTime;
 
+use super::file_audit::FileAudit;
 use super::registry::{SessionGuard, SessionInfo, SessionKind};
-use super::{EndSignal, Traffic};
+use super::{EndSignal, SessionOutput, Traffic};
+use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
 use crate::sandboxes::StartError;
+
+/// What whoever may not have a terminal reads.
+pub const NO_TERMINAL: &str = "This certificate does not permit a terminal.";
 
 /// Where a client sits, for SSH_CONNECTION and the records.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +39,8 @@ pub struct SessionRequest {
     pub pty: Option<PtySpec>,
     /// Variables of the client that the configuration accepts.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether the user's agent is wanted inside.
+    pub agent: AgentRequest,
     /// User inside the sandbox; `None` for the principal's or the sandbox's own.
     pub user: Option<Vec<u8>>,
     /// Where the client sits; `None` on the control socket.
@@ -59,9 +66,11 @@ pub struct RunningSession {
     /// The process's standard input.
     pub input: ProcessInput,
     /// Its output and exit.
-    pub output: ProcessOutput,
+    pub output: SessionOutput,
     /// Resize and signals.
     pub control: ProcessControl,
+    /// The user's agent in it.
+    pub agent: AgentForwarding,
     /// Its entry in the register and its row in the store.
     pub record: SessionRecord,
 }
@@ -134,9 +143,30 @@ pub async fn start(
     request: SessionRequest,
     progress: &dyn Progress,
 ) -> Result<RunningSession, SessionError> {
-    let (kind, action) = match request.program {
+    start_after(gateway, principal, request, progress, std::future::ready(())).await
+}
+
+/// As [`start`]; the program starts only after what `before` waits for.
+///
+/// # Errors
+/// See [`SessionError`].
+pub async fn start_after(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    request: SessionRequest,
+    progress: &dyn Progress,
+    before: impl Future<Output = ()>,
+) -> Result<RunningSession, SessionError> {
+    if request.pty.is_some() && principal.session.terminal == Permission::Withheld {
+        return Err(SessionError::Denied(NO_TERMINAL.to_owned()));
+    }
+    let (program, original) = forced(principal, request.program);
+    let program = restricted(principal, program);
+    let (kind, action) = match &program {
         Program::Shell => (SessionKind::Shell, Action::Shell),
         Program::Command(_) | Program::Argv(_) => (SessionKind::Exec, Action::Exec),
+        Program::Files(Files { protocol: FileProtocol::Sftp, .. }) => (SessionKind::Sftp, Action::Sftp),
+        Program::Files(Files { protocol: FileProtocol::Scp(_), .. }) => (SessionKind::Scp, Action::Sftp),
     };
     if let Decision::Deny(reason) = decide(principal, action, OffsetDateTime::now_utc()) {
         return Err(SessionError::Denied(reason));
@@ -144,7 +174,7 @@ pub async fn start(
     let guest = gateway.sandboxes.ensure_running(&principal.sandbox_id, progress).await?;
 
     let info = SessionInfo {
-        id: crate::ids::random_id(),
+        id: crate::ids::random_id("ses"),
         sandbox: principal.sandbox_name.clone(),
         sandbox_id: principal.sandbox_id.clone(),
         kind,
@@ -155,19 +185,34 @@ pub async fn start(
         bytes_in: 0,
         bytes_out: 0,
     };
-    let user = match request.user.or_else(|| principal.login_user.clone().map(String::into_bytes)) {
+    let user = match request.user {
         Some(user) => Some(user),
-        None => gateway.sandboxes.login_user(&principal.sandbox_id).await?.map(String::into_bytes),
+        None => gateway.sandboxes.user_of(principal).await?,
     };
-    let mut spec = ExecSpec::new(request.program);
+    let mut spec = ExecSpec::new(program);
     spec.pty = request.pty;
     spec.env = request.env;
-    spec.user = user;
+    // The last one counts, as below.
+    spec.env.extend(original.map(|command| (b"SSH_ORIGINAL_COMMAND".to_vec(), command)));
+    spec.user = user.clone();
     if let Some(Peer { client, server }) = request.peer {
         let (from, to) = (client.ip().to_canonical(), server.ip().to_canonical());
         spec.ssh_connection = Some(format!("{from} {} {to} {}", client.port(), server.port()).into_bytes());
         spec.ssh_client = Some(format!("{from} {} {}", client.port(), server.port()).into_bytes());
     }
+    let agent = match (request.agent, kind) {
+        // The agent's own file servers start no programs.
+        (AgentRequest::NotAsked, _) | (_, SessionKind::Sftp | SessionKind::Scp) => AgentForwarding::Off,
+        (AgentRequest::Asked, _) => {
+            agent_forward::listen(gateway, &guest, principal, &info, user.clone()).await
+        }
+    };
+    if let AgentForwarding::On(agent) = &agent {
+        // The last one counts, as with sshd, should the client have sent such a variable too.
+        spec.env.push((b"SSH_AUTH_SOCK".to_vec(), agent.path().to_vec()));
+    }
+    gateway.audit.room().await;
+    before.await;
     let process = guest.exec(spec).await?;
 
     tracing::info!(
@@ -179,8 +224,54 @@ pub async fn start(
         "session started"
     );
     gateway.audit.session_started(&info);
-    let guard = gateway.registry.open(info);
     let (input, output, control) = process.split();
+    let output = if output.is_file_server() {
+        let audit = FileAudit::new(gateway.clone(), &info, user.as_deref());
+        SessionOutput::file_server(output, Box::new(audit))
+    } else {
+        SessionOutput::program(output)
+    };
+    let guard = gateway.registry.open(info);
     let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None };
-    Ok(RunningSession { input, output, control, record })
+    Ok(RunningSession { input, output, control, agent, record })
+}
+
+/// What runs, and what was asked for in its place where the credential forces a command. `internal-sftp` is our own file server, as it is
+/// sshd's.
+fn forced(principal: &Principal, asked: Program) -> (Program, Option<Vec<u8>>) {
+    let Some(command) = &principal.session.forced_command else { return (asked, None) };
+    let program = if command == b"internal-sftp" {
+        Program::Files(Files { protocol: FileProtocol::Sftp, root: None, read_only: false })
+    } else {
+        Program::Command(command.clone())
+    };
+    let original = match asked {
+        Program::Shell => None,
+        Program::Command(line) => Some(line),
+        Program::Argv(words) => Some(words.join(&b' ')),
+        Program::Files(Files { protocol: FileProtocol::Sftp, .. }) => Some(b"sftp".to_vec()),
+        Program::Files(Files { protocol: FileProtocol::Scp(line), .. }) => Some(line),
+    };
+    (program, original)
+}
+
+/// What is run for this principal. A file server keeps to the credential's restrictions. A credential for files alone gets the
+/// agent's own scp instead of a command, so that `scp -O` works with it and nothing else does.
+fn restricted(principal: &Principal, program: Program) -> Program {
+    let scopes = principal.scopes;
+    let protocol = match program {
+        Program::Files(files) => files.protocol,
+        Program::Command(line)
+            if line.starts_with(b"scp ") && !scopes.contains(Scope::Exec) && scopes.contains(Scope::Sftp) =>
+        {
+            FileProtocol::Scp(line)
+        }
+        other => return other,
+    };
+    let restriction = principal.files.clone();
+    Program::Files(Files {
+        protocol,
+        root: restriction.root.map(String::into_bytes),
+        read_only: restriction.read_only,
+    })
 }

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use sandgate_ssh::driver::{self, ConnectionHandle, Event, OpenQuestion};
+use sandgate_ssh::driver::{self, ConnectionHandle, Event, ForwardQuestion, OpenQuestion};
 use sandgate_ssh::event::{ChannelOpen, EndReason as SshEnd, Ended, OpenFailure};
 use sandgate_ssh::transport::DisconnectReason;
 use tokio::net::TcpStream;
 
+use super::agent_channel::ClientAgent;
+use super::forward::{self, Listeners};
 use super::keepalive::client_lost;
 use super::login::{self, Attempt, Login};
 use super::quick_ack::QuickAck;
@@ -62,13 +64,17 @@ pub async fn serve(
     drain: Drain,
 ) {
     let (driver, handle) = driver::accept(QuickAck::new(stream), config);
+    let listeners = Listeners::new(gateway.config.login.max_channels);
+    let user_agent = ClientAgent::new(handle.clone(), gateway.config.login.max_channels);
     let mut application = Connection {
         gateway,
+        user_agent,
         handle: handle.clone(),
         origin,
         unauthenticated: Some(unauthenticated),
         login: None,
         failures: 0,
+        listeners,
         tasks: FuturesUnordered::new(),
         drain,
         draining: None,
@@ -92,12 +98,16 @@ pub async fn serve(
 struct Connection {
     gateway: Arc<Gateway>,
     handle: ConnectionHandle,
+    user_agent: ClientAgent,
     origin: Origin,
     unauthenticated: Option<UnauthenticatedGuard>,
     login: Option<Box<Login>>,
     /// Attempts in which a credential was offered and refused.
     failures: u32,
-    /// Bounded by the channels per connection (the core refuses more) plus one login attempt (the core asks one at a time).
+    /// Listeners in the sandbox, for the client.
+    listeners: Listeners,
+    /// Bounded by the channels per connection (the core refuses more), the listeners with what waits at them, and one login attempt
+    /// (the core asks one at a time).
     tasks: FuturesUnordered<Task>,
     drain: Drain,
     /// Set once the gateway drains: the connection ends when its last channel does.
@@ -130,8 +140,7 @@ impl Connection {
                         self.tasks.push(Box::pin(async { TaskEnd::Login(attempt.await) }));
                     }
                     Some(Event::Open(question)) => self.open(question),
-                    // Listeners are not there yet: a dropped question is refused.
-                    Some(Event::Global(question)) => question.refuse(),
+                    Some(Event::Global(question)) => self.listen(question),
                     Some(Event::Ended(ended)) => {
                         self.ended(&ended);
                         return None;
@@ -144,6 +153,7 @@ impl Connection {
                         self.attempted(attempt);
                     }
                 }
+                arrived = self.listeners.arrived() => self.arrived(arrived),
                 () = make_room(self.unauthenticated.as_ref()) => {
                     tracing::warn!(client = %self.origin.peer.client, "closed to make room: too many connections that have not logged in");
                     return Some(Goodbye {
@@ -171,6 +181,7 @@ impl Connection {
                     DrainStage::Running => {}
                     DrainStage::Draining(reason) => {
                         handle.refuse_opens(OpenFailure::shortage(reason.text()));
+                        self.listeners.close();
                         self.draining = Some(reason);
                     }
                     DrainStage::Cut(reason) => {
@@ -214,6 +225,8 @@ impl Connection {
                     login.principal.clone(),
                     self.origin.peer,
                     channel,
+                    self.user_agent.clone(),
+                    self.listeners.for_session(),
                     login.registered.end_signal(),
                 );
                 self.tasks.push(Box::pin(async {
@@ -221,11 +234,30 @@ impl Connection {
                     TaskEnd::Channel
                 }));
             }
-            ChannelOpen::DirectTcpip { .. } | ChannelOpen::DirectStreamlocal { .. } => {
-                question.refuse(OpenFailure::prohibited("This gateway does not forward connections yet."));
+            _ => {
+                let (gateway, principal) = (self.gateway.clone(), login.principal.clone());
+                let run = forward::connect(gateway, principal, self.origin.peer, question);
+                self.tasks.push(until_end(login, run));
             }
-            _ => question.refuse(OpenFailure::prohibited("This kind of channel is not supported.")),
         }
+    }
+
+    /// A listener is asked for, or to be removed.
+    fn listen(&mut self, question: ForwardQuestion) {
+        let Some(login) = &self.login else { return question.refuse() };
+        if self.draining.is_some() {
+            return question.refuse();
+        }
+        let (gateway, handle) = (&self.gateway, &self.handle);
+        let life = self.listeners.ask(gateway, &login.principal, self.origin.peer, handle, question);
+        self.tasks.extend(life.map(|life| until_end(login, life)));
+    }
+
+    /// Somebody has connected to a listener.
+    fn arrived(&mut self, arrived: forward::Arrived) {
+        let Some(login) = &self.login else { return };
+        let run = forward::serve(self.handle.clone(), login.principal.clone(), arrived);
+        self.tasks.push(until_end(login, run));
     }
 
     fn ended(&mut self, ended: &Ended) {
@@ -248,6 +280,18 @@ impl Connection {
             self.gateway.penalties.charge(self.origin.source(), offence, Instant::now());
         }
     }
+}
+
+/// Something that has no last words: it is dropped when the connection is to end.
+fn until_end(login: &Login, run: impl Future<Output = ()> + Send + 'static) -> Task {
+    let mut end = login.registered.end_signal();
+    Box::pin(async move {
+        tokio::select! {
+            () = run => {}
+            _ = end.ended() => {}
+        }
+        TaskEnd::Channel
+    })
 }
 
 struct Goodbye {

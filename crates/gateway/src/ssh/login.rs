@@ -2,7 +2,7 @@
 //!
 //! * A user name that looks like a token *is* the credential: any method is as good as another, `none` above all, since
 //!   every client tries that first.
-//! * Any other user name is a sandbox; a public key or a token given as password opens it.
+//! * Any other user name is a sandbox; a public key, a certificate or a token given as password opens it.
 //!
 //! A refusal is always an authentication failure, and takes the same way through the store whether or not the
 //! credential exists. Only the holder of a credential that was valid once is told why, in a banner.
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use sandgate_policy::{Credential, Denied, DenyReason, Principal, clock, token};
 use sandgate_ssh::driver::AuthQuestion;
-use sandgate_ssh::event::{AuthMethod, PublicKey};
+use sandgate_ssh::event::{AuthMethod, Certificate, PublicKey};
 
 use super::connection::Origin;
+use crate::certificate::{Possession, Presented};
 use crate::gateway::Gateway;
 use crate::limits::CredentialGuard;
 use crate::session::{ConnectionGuard, EndReason};
@@ -72,16 +73,28 @@ pub(super) async fn attempt(gateway: Arc<Gateway>, origin: Origin, question: Aut
             let answer = gateway.access.by_token(secret, origin.source()).await;
             answer.and_then(|principal| names_sandbox(principal, question.user()))
         }
-        AuthMethod::PublicKeyProbe { key, certificate: None } => {
-            let answer = by_key(&gateway, origin, &question, key).await;
+        AuthMethod::PublicKeyProbe { key, certificate } => {
+            let answer =
+                by_key(&gateway, origin, &question, key, certificate.as_deref(), Possession::Claimed).await;
             match answer {
                 Ok(_) => question.accept(),
-                Err(_) => question.reject_with_methods(SANDBOX_METHODS),
+                Err(denied) => {
+                    tracing::debug!(client = %origin.peer.client, reason = %denied.log, "key would be refused");
+                    // A client does not sign with what is refused here, so this is the only time to say it.
+                    if let Some(text) = &denied.public {
+                        question.banner(&format!("{text}\r\n"));
+                    }
+                    question.reject_with_methods(SANDBOX_METHODS);
+                }
             }
             return Attempt::Probed;
         }
-        AuthMethod::PublicKey { key, certificate: None, .. } => {
-            by_key(&gateway, origin, &question, key).await
+        AuthMethod::PublicKey { key, certificate, security_key, .. } => {
+            let possession = match security_key {
+                Some(used) if used.user_verified => Possession::ProvedByVerifiedUser,
+                _ => Possession::Proved,
+            };
+            by_key(&gateway, origin, &question, key, certificate.as_deref(), possession).await
         }
         AuthMethod::None => {
             question.reject_with_methods(SANDBOX_METHODS);
@@ -104,7 +117,7 @@ pub(super) async fn attempt(gateway: Arc<Gateway>, origin: Origin, question: Aut
                 credential = %login.principal.credential,
                 "logged in"
             );
-            gateway.audit.login(&login.principal, origin.peer.client);
+            gateway.audit.login(&login.principal, origin.peer.client).await;
             question.accept();
             Attempt::In(Box::new(login))
         }
@@ -130,8 +143,16 @@ async fn by_key(
     origin: Origin,
     question: &AuthQuestion,
     key: &PublicKey,
+    certificate: Option<&Certificate>,
+    possession: Possession,
 ) -> Result<Principal, Denied> {
-    gateway.access.by_key(question.user(), &key.blob, origin.source()).await
+    match certificate {
+        None => gateway.access.by_key(question.user(), &key.blob, origin.source()).await,
+        Some(certificate) => {
+            let presented = Presented { source: origin.source(), possession };
+            gateway.access.by_certificate(question.user(), key, certificate, presented).await
+        }
+    }
 }
 
 /// A token given as a password must belong to the sandbox that the user name names.
@@ -149,6 +170,9 @@ fn admit(gateway: &Gateway, principal: Principal) -> Result<Login, Denied> {
     let credential = match &principal.credential {
         Credential::Token { id, .. } => format!("token:{id}"),
         Credential::Key { id, .. } => format!("key:{id}"),
+        Credential::Certificate { authority_id, fingerprint, .. } => {
+            format!("certificate:{authority_id}:{fingerprint}")
+        }
         Credential::Local => "local".to_owned(),
     };
     let Some(counted) = gateway.per_credential.enter(&credential, limit) else {

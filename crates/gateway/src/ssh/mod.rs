@@ -3,14 +3,17 @@
 //! It knows SSH and nothing about sandboxes: what a principal may do, how a sandbox is woken and what runs in it is the
 //! business of [`crate::access`], [`crate::sandboxes`] and [`crate::session`].
 
+mod agent_channel;
 mod config;
 mod connection;
+mod forward;
 mod keepalive;
 mod login;
 mod pump;
 mod quick_ack;
 mod session_channel;
 mod setup;
+mod x11;
 
 pub use config::server_config;
 pub use connection::{Origin, serve};

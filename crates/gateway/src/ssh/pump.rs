@@ -5,18 +5,18 @@
 //! connection's output mark and the process's pipes.
 
 use std::future::{Future as _, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use sandgate_guest::{ExitStatus, GuestError, ProcessInput, ProcessOutput, Ready};
-use sandgate_ssh::driver::{ChannelReader, ChannelWriter};
+use sandgate_guest::{ExitStatus, GuestError, ProcessInput, Ready};
+use sandgate_ssh::driver::{ChannelReader, ChannelWriter, MOST_SLICES};
 use sandgate_ssh::event::StreamKind;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::session::Traffic;
+use crate::session::{SessionOutput, Traffic};
 
 /// How the output of a process ended.
 pub(super) enum OutputEnd {
@@ -32,7 +32,7 @@ pub(super) enum OutputEnd {
 /// consumer is gone), the process's output is closed, so that it gets SIGPIPE as it would from sshd.
 pub(super) async fn output(
     writer: &mut ChannelWriter,
-    process: &mut ProcessOutput,
+    process: &mut SessionOutput,
     traffic: &Traffic,
     unwanted: &Notify,
 ) -> OutputEnd {
@@ -60,7 +60,7 @@ pub(super) async fn output(
                 continue;
             }
         };
-        match writer.try_fill(stream, allowed, |packet| process.try_read(packet)) {
+        match writer.try_fill(stream, allowed, |packets| process.try_read_vectored(packets)) {
             Ok(sent) => {
                 traffic.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
             }
@@ -86,26 +86,40 @@ fn or_unwanted<T>(
 }
 
 /// Closes the process's output; always `false`, for "no longer open".
-fn close(process: &mut ProcessOutput) -> bool {
+fn close(process: &mut SessionOutput) -> bool {
     if let Err(error) = process.close() {
         tracing::debug!(%error, "output not closed");
     }
     false
 }
 
+/// How the input from a client ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InputEnd {
+    /// The client has said that there is no more, and the guest was told.
+    Eof,
+    /// One of the two is gone, or takes no more.
+    Cut,
+}
+
 /// Hands everything that the client sends to the process, then its EOF. Returns early when the process no longer reads;
 /// dropping the reader then tells the client and discards the rest.
-pub(super) async fn input(mut reader: ChannelReader, process: &mut ProcessInput, traffic: &Traffic) {
+pub(super) async fn input(
+    mut reader: ChannelReader,
+    process: &mut ProcessInput,
+    traffic: &Traffic,
+) -> InputEnd {
     loop {
         let moved = poll_fn(|cx| {
-            let data = match ready!(reader.poll_peek(cx)) {
-                Ok(data) => data,
+            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+            let slices = match ready!(reader.poll_peek_vectored(cx, &mut slices)) {
+                Ok(used) => slices.get(..used).unwrap_or_default(),
                 Err(_) => return Poll::Ready(None),
             };
-            if data.is_empty() {
+            if slices.is_empty() {
                 return Poll::Ready(Some(0));
             }
-            match ready!(process.poll_write(cx, data)) {
+            match ready!(process.poll_write_vectored(cx, slices)) {
                 Ok(taken) => Poll::Ready(Some(taken)),
                 Err(_) => Poll::Ready(None),
             }
@@ -117,9 +131,10 @@ pub(super) async fn input(mut reader: ChannelReader, process: &mut ProcessInput,
                 reader.consume(taken);
                 traffic.bytes_in.fetch_add(taken as u64, Ordering::Relaxed);
             }
-            None => return,
+            None => return InputEnd::Cut,
         }
     }
     // A process that is gone has no use for an EOF.
     let _ = poll_fn(|cx| process.poll_shutdown(cx)).await;
+    InputEnd::Eof
 }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use sandgate_driver::Progress;
 use sandgate_guest::{ExitStatus, ProcessControl, WindowSize};
 use sandgate_policy::Principal;
-use sandgate_ssh::driver::{Channel, ChannelWriter, Request, Requests};
-use sandgate_ssh::event::{ChannelRequest, CoreDump, ExitSignal, StreamKind};
+use sandgate_ssh::driver::{Channel, ChannelWriter, Request, RequestQuestion, Requests};
+use sandgate_ssh::event::{ChannelRequest, CoreDump, ExitSignal, StreamKind, X11Request};
 use tokio::sync::{Notify, mpsc};
 
+use super::agent_channel::ClientAgent;
+use super::forward::{ForSession, Settled};
 use super::pump::{self, OutputEnd};
 use super::setup::{self, Setup};
+use super::x11::Display;
+use crate::agent_forward::AgentForwarding;
 use crate::gateway::Gateway;
 use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest};
 
@@ -45,30 +49,39 @@ pub(super) async fn run(
     principal: Principal,
     peer: Peer,
     channel: Channel,
+    user_agent: ClientAgent,
+    listeners: ForSession,
     mut connection_end: EndSignal,
 ) {
     let Channel { mut requests, reader, mut writer } = channel;
-    let Some(Setup { program, pty, env }) =
-        setup::collect(&mut requests, &gateway.config.session.accept_env).await
+    let ForSession { arrivals, settled } = listeners;
+    let Some(Setup { program, pty, terminal_withheld, env, agent, x11 }) =
+        setup::collect(&mut requests, &gateway.config.session.accept_env, &principal).await
     else {
         return;
     };
     let terminal = if pty.is_some() { Terminal::Yes } else { Terminal::No };
     let eol = terminal.eol();
-    let request = SessionRequest { program, pty, env, user: None, peer: Some(peer) };
+    if terminal_withheld {
+        say(&mut writer, session::NO_TERMINAL, eol).await;
+    }
+    let request = SessionRequest { program, pty, env, agent, user: None, peer: Some(peer) };
 
     let started = tokio::select! {
-        started = start(&gateway, &principal, request, &mut writer, eol) => started,
+        started = start(&gateway, &principal, request, x11, settled, &mut writer, eol) => started,
         reason = connection_end.ended() => return say_and_close(writer, reason.text(), eol).await,
     };
-    let session = match started {
-        Ok(session) => session,
+    let (session, display) = match started {
+        Ok(started) => started,
         Err(error) => {
             tracing::warn!(sandbox = principal.sandbox_name, %error, "session not started");
             return say_and_close(writer, &error.to_string(), eol).await;
         }
     };
-    let RunningSession { mut input, mut output, control, mut record } = session;
+    let RunningSession { mut input, mut output, control, agent, mut record } = session;
+    if let AgentForwarding::Refused(reason) = &agent {
+        say(&mut writer, reason, eol).await;
+    }
     let traffic = record.traffic().clone();
     let mut session_end = record.end_signal();
 
@@ -84,11 +97,27 @@ pub(super) async fn run(
             } => {}
         }
     };
+    // With the session end all connections to the agent, and the socket.
+    let forward_agent = async {
+        match agent {
+            AgentForwarding::On(agent) => agent.run(&user_agent).await,
+            AgentForwarding::Off | AgentForwarding::Refused(_) => std::future::pending().await,
+        }
+    };
+    // The listener and the cookie end with the session; what is connected lives on.
+    let serve_display = async {
+        match display {
+            Some(display) => display.serve(&arrivals).await,
+            None => std::future::pending().await,
+        }
+    };
     let end = tokio::select! {
         end = pump::output(&mut writer, &mut output, &traffic, &unwanted) => Ok(end),
         reason = connection_end.ended() => Err(reason),
         reason = session_end.ended() => Err(reason),
         () = closed_by_client => return,
+        () = forward_agent => return,
+        () = serve_display => return,
     };
     match end {
         Ok(OutputEnd::Exit(status)) => {
@@ -111,17 +140,54 @@ pub(super) async fn run(
     }
 }
 
-/// Starts the session while what it waits for is shown on the channel's stderr.
+/// Opens the session's display and answers the request for it. Without one the session starts all the same; stock `ssh` says that the request
+/// failed, and our log why.
+async fn display(
+    gateway: &Gateway,
+    principal: &Principal,
+    asked: &X11Request,
+    question: RequestQuestion,
+    progress: &dyn Progress,
+) -> Option<Display> {
+    match Display::open(gateway, principal, asked, progress).await {
+        Ok(display) => {
+            question.accept();
+            Some(display)
+        }
+        Err(error) => {
+            tracing::warn!(
+                sandbox = principal.sandbox_name,
+                credential = %principal.credential,
+                %error,
+                "X11 not forwarded"
+            );
+            question.refuse();
+            None
+        }
+    }
+}
+
+/// Starts the session, with the display if one was asked for, while what it waits for is shown on the channel's stderr.
 async fn start(
     gateway: &Arc<Gateway>,
     principal: &Principal,
-    request: SessionRequest,
+    mut request: SessionRequest,
+    x11: Option<(X11Request, RequestQuestion)>,
+    listeners: Settled,
     writer: &mut ChannelWriter,
     eol: &str,
-) -> Result<RunningSession, session::SessionError> {
+) -> Result<(RunningSession, Option<Display>), session::SessionError> {
     let (lines, mut waiting) = mpsc::channel(MAX_PROGRESS_LINES);
     let progress = ProgressLines(lines);
-    let mut starting = std::pin::pin!(session::start(gateway, principal, request, &progress));
+    let mut starting = std::pin::pin!(async {
+        let display = match x11 {
+            Some((asked, question)) => display(gateway, principal, &asked, question, &progress).await,
+            None => None,
+        };
+        request.env.extend(display.iter().flat_map(Display::env));
+        let session = session::start_after(gateway, principal, request, &progress, listeners.wait()).await?;
+        Ok((session, display))
+    });
     loop {
         let line: String = tokio::select! {
             biased;

@@ -7,6 +7,7 @@ use sandgate_web::api::SessionView;
 use sandgate_web::client::{Client, segment};
 use serde_json::json;
 
+use super::listing::{self, LsArgs};
 use crate::output;
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,13 +16,6 @@ pub enum Command {
     Ls(LsArgs),
     /// End a live session
     Kill(KillArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct LsArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +30,7 @@ pub struct KillArgs {
 pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> {
     let client = Client::new(data_dir);
     match command {
-        Command::Ls(args) => list(&client, args).await?,
+        Command::Ls(args) => list(&client, &args).await?,
         Command::Kill(args) => {
             client.delete(&format!("/v1/sessions/{}", segment(&args.id))).await?;
             if args.json {
@@ -49,29 +43,22 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(client: &Client, args: LsArgs) -> anyhow::Result<()> {
-    let sessions: Vec<SessionView> = client.get("/v1/sessions").await?;
-    if args.json {
-        return output::json(&sessions);
-    }
-    let rows: Vec<_> = sessions
-        .into_iter()
-        .map(|session| {
-            let client = session.client.unwrap_or_else(|| "local".to_owned());
-            let kind = if session.pty { format!("{} (tty)", session.kind) } else { session.kind };
-            let (sent, got) = (session.bytes_in.to_string(), session.bytes_out.to_string());
-            [
-                session.id,
-                session.sandbox,
-                kind,
-                session.credential,
-                client,
-                output::time(session.started_at),
-                sent,
-                got,
-            ]
-        })
-        .collect();
-    output::table(["ID", "SANDBOX", "KIND", "CREDENTIAL", "CLIENT", "STARTED", "IN", "OUT"], &rows);
-    Ok(())
+async fn list(client: &Client, args: &LsArgs) -> anyhow::Result<()> {
+    let head = ["ID", "SANDBOX", "KIND", "CREDENTIAL", "CLIENT", "STARTED", "IN", "OUT"];
+    listing::list(client, "/v1/sessions", args, head, |session: SessionView| {
+        let client = session.client.unwrap_or_else(|| "local".to_owned());
+        let kind = if session.pty { format!("{} (tty)", session.kind) } else { session.kind };
+        let (sent, got) = (session.bytes_in.to_string(), session.bytes_out.to_string());
+        [
+            session.id,
+            session.sandbox,
+            kind,
+            session.credential,
+            client,
+            output::time(session.started_at),
+            sent,
+            got,
+        ]
+    })
+    .await
 }

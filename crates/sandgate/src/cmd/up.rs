@@ -65,6 +65,8 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         scopes: None,
         label: "up".parse::<Label>()?,
         sources: sandgate_policy::SourceNetworks::default(),
+        files: sandgate_policy::FileAccess::default(),
+        forward: sandgate_policy::ForwardRules::default(),
     };
     let token: TokenCreated = match client.post("/v1/tokens", &asked).await {
         Err(ClientError::Refused(_)) => {

@@ -5,6 +5,7 @@
 //! when both have said CLOSE; here it also waits until the application has let go of all its halves, so that a handle
 //! can never reach a later channel that happens to have the same number ([`ChannelId`] carries a serial as well).
 
+mod loan;
 pub(crate) mod parse;
 mod queue;
 mod replies;
@@ -13,12 +14,14 @@ mod window;
 
 use std::collections::VecDeque;
 
+pub(crate) use loan::{Loan, MOST_PIECES};
 pub use queue::Segment;
 pub(crate) use queue::{ReceiveQueue, Spares};
 pub(crate) use replies::{ReplyQueue, Ticket};
 pub(crate) use table::Table;
 pub(crate) use window::{MAX_DATA, ReceiveWindow, SendWindow};
 
+use crate::connection::typing::Leash;
 use crate::event::{ChannelRequest, OpenFailure};
 
 /// Names a channel of a connection for as long as anybody can refer to it.
@@ -145,6 +148,10 @@ pub(crate) struct Channel {
     /// Bookkeeping of the output gate: the round it last sent in and how much.
     pub(crate) round: u64,
     pub(crate) round_bytes: usize,
+    /// The client has asked for a terminal.
+    pub(crate) terminal: bool,
+    /// How much may be under way while somebody types.
+    pub(crate) leash: Leash,
 }
 
 impl Channel {
@@ -170,6 +177,8 @@ impl Channel {
             waiting: Waiting::default(),
             round: 0,
             round_bytes: 0,
+            terminal: false,
+            leash: Leash::default(),
         }
     }
 

@@ -53,6 +53,11 @@ impl Table {
         self.slots.get_mut(usize::try_from(number).ok()?)?.as_deref_mut()
     }
 
+    /// All channels.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.slots.iter_mut().flatten().map(Box::as_mut)
+    }
+
     /// The channels of which the application holds nothing any more.
     pub(crate) fn unheld(&self) -> Vec<ChannelId> {
         let channels = self.slots.iter().flatten();

@@ -29,12 +29,13 @@ impl ReceiveWindow {
     }
 
     /// Counts data that the consumer has taken, and gives the increment for an adjust message when one is worth sending: after
-    /// three packets (as OpenSSH) or half the window, whichever is less.
+    /// an eighth of the window, but not before three packets (as OpenSSH), or after half the window if that is less. Each
+    /// adjust costs a packet and wakes the client; an eighth less of window costs a long fat link little.
     pub(crate) fn take(&mut self, len: usize) -> Option<u32> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         let queued = self.size.saturating_sub(self.open).saturating_sub(self.taken);
         self.taken = self.taken.saturating_add(len.min(queued));
-        let worth = (self.size / 2).min(self.max_packet.saturating_mul(3)).max(1);
+        let worth = (self.size / 8).max(self.max_packet.saturating_mul(3)).min(self.size / 2).max(1);
         if self.taken < worth {
             return None;
         }
@@ -46,6 +47,8 @@ impl ReceiveWindow {
 /// The peer's receive window: what we may still send.
 #[derive(Debug)]
 pub(crate) struct SendWindow {
+    /// The most that was ever open.
+    size: u32,
     open: u32,
     max_packet: u32,
 }
@@ -56,7 +59,17 @@ pub(crate) const MAX_DATA: usize = 32 * 1024;
 
 impl SendWindow {
     pub(crate) const fn new(open: u32, max_packet: u32) -> Self {
-        Self { open, max_packet }
+        Self { size: open, open, max_packet }
+    }
+
+    /// How many bytes may be sent now. None if the peer takes no data in a packet at all.
+    pub(crate) fn open(&self) -> usize {
+        if self.max_packet == 0 { 0 } else { usize::try_from(self.open).unwrap_or(usize::MAX) }
+    }
+
+    /// How many bytes were sent for which no window has come back.
+    pub(crate) fn under_way(&self) -> usize {
+        usize::try_from(self.size.saturating_sub(self.open)).unwrap_or(usize::MAX)
     }
 
     /// How many bytes one packet may carry now.
@@ -72,6 +85,7 @@ impl SendWindow {
     /// Takes an adjust message; `None` when the window would pass 2^32 - 1.
     pub(crate) fn adjust(&mut self, len: u32) -> Option<()> {
         self.open = self.open.checked_add(len)?;
+        self.size = self.size.max(self.open);
         Some(())
     }
 }

@@ -51,7 +51,7 @@ impl Config {
             max_packet: 32 * 1024,
             max_channels: 512,
             window_budget: 64 * 1024 * 1024,
-            output_high_water: 128 * 1024,
+            output_high_water: 256 * 1024,
             output_stop_input: 512 * 1024,
         }
     }

@@ -1,7 +1,7 @@
 //! Channel data, both ways. This is the path that carries the load: input is lent out in segments, output is written by
 //! the application straight into the transport's buffer, and encrypted there.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 
 use super::messages::take;
 use super::{ChannelId, Connection, Segment, msg};
@@ -24,7 +24,7 @@ pub enum Taken {
 /// What a writer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writable {
-    /// Send a packet with up to this many bytes, at least one.
+    /// Send up to this many bytes, at least one; they may need several packets.
     Ready(usize),
     /// Wait; a notice will follow.
     Pending,
@@ -87,7 +87,8 @@ impl Connection {
         if channel.to_peer != ToPeer::Open {
             return Writable::Closed;
         }
-        let window = channel.send.packet();
+        let window =
+            upper.typing.room(&mut channel.leash, channel.send.open(), channel.send.under_way(), upper.now);
         let room = if self.transport.can_send_data() {
             upper.gate.room(channel, self.transport.output_len())
         } else {
@@ -108,8 +109,9 @@ impl Connection {
         Writable::Pending
     }
 
-    /// Sends one packet of at most `max` bytes that `fill` writes into the output buffer. Nothing is sent when `fill` fails or
-    /// writes nothing.
+    /// Sends one or more packets with at most `max` bytes that `fill` writes into the output buffer, as with `readv(2)`: it gets
+    /// one slice for each packet, fills them in order and says how many bytes it wrote in all. Nothing is sent when `fill`
+    /// fails or writes nothing.
     ///
     /// # Errors
     /// `WouldBlock` when [`writable`](Self::writable) is pending, `BrokenPipe` when the channel is closed, `ConnectionReset`
@@ -119,7 +121,7 @@ impl Connection {
         id: ChannelId,
         stream: StreamKind,
         max: usize,
-        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let room = match self.room(id, Interest::None) {
             Writable::Ready(room) => room.min(max),
@@ -133,32 +135,20 @@ impl Connection {
         let Some(channel) = self.upper.channels.get_mut(id) else {
             return Err(io::ErrorKind::ConnectionReset.into());
         };
-        let mut header = [0; 9];
-        header[0] = match stream {
+        let mut head = [0; 9];
+        head[0] = match stream {
             StreamKind::Stdout => msg::CHANNEL_DATA,
             StreamKind::Stderr => msg::CHANNEL_EXTENDED_DATA,
         };
-        header[1..5].copy_from_slice(&channel.remote.to_be_bytes());
+        head[1..5].copy_from_slice(&channel.remote.to_be_bytes());
         // SSH_EXTENDED_DATA_STDERR
-        header[5..9].copy_from_slice(&1u32.to_be_bytes());
-        let header: &[u8] = match stream {
-            StreamKind::Stdout => &header[..5],
-            StreamKind::Stderr => &header,
+        head[5..9].copy_from_slice(&1u32.to_be_bytes());
+        let head: &[u8] = match stream {
+            StreamKind::Stdout => &head[..5],
+            StreamKind::Stderr => &head,
         };
-        let at_data = header.len().saturating_add(4);
-        let mut filled = 0;
-        self.transport.send_with(at_data.saturating_add(room), |packet| -> io::Result<usize> {
-            let (front, data) = packet.split_at_mut_checked(at_data).ok_or(io::ErrorKind::StorageFull)?;
-            let data = data.get_mut(..room).ok_or(io::ErrorKind::StorageFull)?;
-            filled = fill(data)?.min(room);
-            if filled == 0 {
-                return Ok(0);
-            }
-            let (head, len) = front.split_at_mut(header.len());
-            head.copy_from_slice(header);
-            len.copy_from_slice(&u32::try_from(filled).unwrap_or(u32::MAX).to_be_bytes());
-            Ok(at_data.saturating_add(filled))
-        })?;
+        let each = room.min(channel.send.packet());
+        let filled = self.transport.send_data(head, each, room, fill)?;
         if filled > 0 {
             channel.send.charge(filled);
             self.upper.gate.count(channel, filled);

@@ -46,7 +46,7 @@ impl Gate {
         let rivals = self.senders.max(self.senders_before).max(self.waiting.len()).max(1);
         let share = (self.high / rivals).max(MAX_DATA);
         if output < self.high && sent < share {
-            MAX_DATA
+            (self.high - output).min(share - sent).max(MAX_DATA)
         } else if output < self.high.saturating_add(PASS_TOTAL) {
             PASS.saturating_sub(sent)
         } else {

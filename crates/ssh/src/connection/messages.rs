@@ -3,6 +3,8 @@
 //! Where the RFC is silent the rule is OpenSSH's: a message for a channel that does not exist ends the connection, except
 //! for a window adjust, which is ignored; data after EOF is discarded, though its window is charged.
 
+use std::ops::Range;
+
 use super::{Event, Fault, MOST_REQUEST_BYTES, Notice, Upper, msg};
 use crate::channel::{
     Channel, ChannelId, FromPeer, Phase, QueuedRequest, ReplyQueue, SendWindow, ToPeer, parse,
@@ -60,12 +62,20 @@ impl Upper {
         }
     }
 
-    pub(super) fn channel_data(&mut self, body: &[u8], sender: &mut Sender) -> Result<(), Fault> {
+    /// `position` is where the body lies in the storage of the input.
+    pub(super) fn channel_data(
+        &mut self,
+        body: &[u8],
+        position: usize,
+        sender: &mut Sender,
+    ) -> Result<(), Fault> {
         let mut reader = Reader::new(body);
         let (number, data) = (reader.u32()?, reader.string()?);
         reader.finish()?;
         self.active = true;
-        self.data(number, data, Stream::Ordinary, sender)
+        // After the number of the channel and the length.
+        let start = position.saturating_add(8);
+        self.data(number, data, Stream::Ordinary { place: start..start.saturating_add(data.len()) }, sender)
     }
 
     pub(super) fn channel_extended_data(&mut self, body: &[u8], sender: &mut Sender) -> Result<(), Fault> {
@@ -86,15 +96,18 @@ impl Upper {
                 "The client sent more data on channel {number} than its window allows."
             )));
         }
-        let wanted = channel.halves.reader
-            && channel.from_peer == FromPeer::Open
-            && channel.to_peer != ToPeer::Closed
-            && stream == Stream::Ordinary;
-        if !wanted {
+        let wanted =
+            channel.halves.reader && channel.from_peer == FromPeer::Open && channel.to_peer != ToPeer::Closed;
+        let (true, Stream::Ordinary { place }) = (wanted, stream) else {
             return take(channel, data.len(), sender);
-        }
+        };
         if !data.is_empty() {
-            channel.queue.push(data, &mut self.spares);
+            if channel.terminal {
+                self.typing.key(self.now);
+            }
+            if !self.loan.note(channel.id, place) {
+                channel.queue.push(data, &mut self.spares);
+            }
             if std::mem::take(&mut channel.waiting.read) {
                 self.notices.push(Notice::Readable(channel.id));
             }
@@ -109,6 +122,7 @@ impl Upper {
         let Some(channel) = self.channels.by_number(number).filter(|channel| channel.is_live()) else {
             return Ok(());
         };
+        channel.leash.progress();
         if channel.send.adjust(len).is_none() {
             return Err(Fault::Protocol(format!(
                 "The window of channel {number} was adjusted past 2^32 - 1."
@@ -309,6 +323,7 @@ impl Upper {
             *old = *new;
             return Ok(());
         }
+        channel.terminal |= matches!(queued.request, ChannelRequest::Pty(_));
         let cost = queued.cost();
         channel.requests.push_back(queued);
         let notice = std::mem::take(&mut channel.waiting.request).then_some(Notice::Request(channel.id));
@@ -319,9 +334,12 @@ impl Upper {
 }
 
 /// Which data message it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Stream {
-    Ordinary,
+    Ordinary {
+        /// Where the data is in the storage of the input.
+        place: Range<usize>,
+    },
     Extended,
 }
 

@@ -20,7 +20,10 @@ mod messages;
 pub(crate) mod numbers;
 #[cfg(any(test, feature = "testing"))]
 pub mod pair;
+pub(crate) mod typing;
 
+#[cfg(test)]
+mod bulk_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,11 +37,12 @@ pub use data::{Taken, Writable};
 pub(crate) use fault::Fault;
 use gate::Gate;
 use numbers as msg;
+use typing::Typing;
 
 use crate::auth::{Auth, Binding};
 pub use crate::auth::{AuthId, AuthRequest, Stale, Verdict};
 pub use crate::channel::{ChannelId, QueuedRequest, Segment};
-use crate::channel::{ReplyQueue, Spares, Table, Ticket};
+use crate::channel::{Loan, ReplyQueue, Spares, Table, Ticket};
 use crate::event::{ChannelOpen, EndReason, Ended, ForwardRequest, OpenFailure};
 use crate::transport::{DisconnectReason, Negotiated, Payload, Sender, Transport};
 
@@ -121,6 +125,7 @@ pub(crate) struct Upper {
     binding: Option<Binding>,
     channels: Table,
     spares: Spares,
+    loan: Loan,
     gate: Gate,
     /// Bounded: one login, the configured channels, [`MOST_FORWARDS`].
     events: VecDeque<Event>,
@@ -137,6 +142,9 @@ pub(crate) struct Upper {
     proof: Option<(Ticket, Vec<u8>)>,
     proofs_left: u8,
     active: bool,
+    typing: Typing,
+    /// The time of the last call that told it.
+    now: Instant,
 }
 
 impl Connection {
@@ -151,6 +159,7 @@ impl Connection {
                 binding: None,
                 channels: Table::default(),
                 spares: Spares::default(),
+                loan: Loan::default(),
                 gate: Gate::new(config.output_high_water),
                 events: VecDeque::new(),
                 notices: Vec::new(),
@@ -164,6 +173,8 @@ impl Connection {
                 proof: None,
                 proofs_left: global::MOST_PROOFS,
                 active: false,
+                typing: Typing::default(),
+                now,
                 config,
             },
             ended: None,
@@ -203,6 +214,7 @@ impl Connection {
 
     /// Works on the input there is. Also to be called after output has left and after answers.
     pub fn process(&mut self, now: Instant) {
+        self.upper.now = now;
         while self.ended.is_none() && !self.upper.auth.is_asking() && !self.is_output_full() {
             if self.upper.binding.is_none()
                 && let (Some(session_id), Some(host_key)) =
@@ -222,11 +234,25 @@ impl Connection {
             let worked = worked.and_then(|()| self.prove_host_keys());
             self.settle(worked);
         }
+        self.settle_loan();
         let can_send = self.transport.can_send_data();
         if can_send && !self.could_send {
             self.open_gate();
         }
         self.could_send = can_send;
+    }
+
+    /// Puts the bulk data that was only noted into its channel's queue, before its place is used for other input.
+    fn settle_loan(&mut self) {
+        let Upper { loan, channels, spares, .. } = &mut self.upper;
+        let Some(id) = loan.channel() else { return };
+        match channels.get_mut(id) {
+            None => loan.forget(),
+            Some(channel) if loan.fills(self.transport.storage_size()) => {
+                loan.hand_over(self.transport.exchange_storage(spares.storage()), &mut channel.queue);
+            }
+            Some(channel) => loan.copy(|place| self.transport.storage(place), &mut channel.queue, spares),
+        }
     }
 
     /// The client's side of the socket is at its end.
@@ -272,7 +298,19 @@ impl Connection {
         if self.ended.is_some() {
             return None;
         }
-        [self.login_deadline, self.idle_check, self.transport.poll_timeout()].into_iter().flatten().min()
+        let deadlines = [
+            self.login_deadline,
+            self.idle_check,
+            self.transport.poll_timeout(),
+            self.upper.typing.poll_timeout(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// True when [`poll_timeout`](Self::poll_timeout) may have become earlier without [`process`](Self::process): whoever waits
+    /// for it should ask again.
+    pub const fn take_new_deadline(&mut self) -> bool {
+        self.upper.typing.take_new_deadline()
     }
 
     /// Does what is due at `now`.
@@ -284,6 +322,15 @@ impl Connection {
             self.login_deadline = None;
             self.settle(Err(Fault::LoginTimeout));
             return;
+        }
+        self.upper.now = now;
+        if self.upper.typing.due(now) {
+            let Upper { typing, channels, notices, .. } = &mut self.upper;
+            for channel in channels.iter_mut() {
+                if typing.lengthen(&mut channel.leash, now) && std::mem::take(&mut channel.waiting.write) {
+                    notices.push(Notice::Writable(channel.id));
+                }
+            }
         }
         if self.idle_check.is_some_and(|at| at <= now) {
             self.idle_check = self.last_input.checked_add(IDLE).filter(|at| *at > now);
@@ -405,7 +452,7 @@ impl Upper {
             return Ok(());
         }
         match kind {
-            msg::CHANNEL_DATA => self.channel_data(body, sender),
+            msg::CHANNEL_DATA => self.channel_data(body, payload.position.saturating_add(1), sender),
             msg::CHANNEL_WINDOW_ADJUST => self.channel_window_adjust(body),
             msg::CHANNEL_OPEN => self.channel_open(body, sender),
             msg::CHANNEL_OPEN_CONFIRMATION => self.channel_open_confirmation(body, sender),

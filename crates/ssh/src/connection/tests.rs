@@ -66,9 +66,9 @@ fn next(pair: &mut Pair, id: ChannelId) -> (ChannelRequest, RequestAnswer) {
 }
 
 fn write(pair: &mut Pair, id: ChannelId, len: usize) -> usize {
-    let result = pair.server.fill(id, StreamKind::Stdout, len, |packet| {
-        packet.fill(b'x');
-        Ok(packet.len())
+    let result = pair.server.fill(id, StreamKind::Stdout, len, |packets| {
+        packets[0].fill(b'x');
+        Ok(packets[0].len())
     });
     result.unwrap_or(0)
 }
@@ -371,7 +371,7 @@ fn no_more_sessions_is_honoured() {
 fn sending_respects_window_and_packet_size() {
     let mut pair = Pair::logged_in(|_| {});
     let id = session_with(&mut pair, 7, 10, 4);
-    assert_eq!(pair.server.writable(id), Writable::Ready(4));
+    assert_eq!(pair.server.writable(id), Writable::Ready(10), "in three packets");
     assert_eq!([write(&mut pair, id, 100), write(&mut pair, id, 100), write(&mut pair, id, 100)], [4, 4, 2]);
     assert_eq!(pair.server.writable(id), Writable::Pending);
     // A fill that has nothing leaves nothing.
@@ -386,8 +386,8 @@ fn sending_respects_window_and_packet_size() {
         pair.server.fill(id, StreamKind::Stdout, 100, |_| Err(std::io::ErrorKind::WouldBlock.into()));
     assert_eq!(nothing.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!(pair.server.fill(id, StreamKind::Stdout, 100, |_| Ok(0)).unwrap(), 0);
-    let stderr = pair.server.fill(id, StreamKind::Stderr, 2, |packet| {
-        packet.copy_from_slice(b"er");
+    let stderr = pair.server.fill(id, StreamKind::Stderr, 2, |packets| {
+        packets[0].copy_from_slice(b"er");
         Ok(2)
     });
     assert_eq!(stderr.unwrap(), 2);
@@ -571,4 +571,37 @@ fn an_abandoned_open_that_the_client_confirms_late_is_not_left_behind() {
     assert_eq!(pair.server.channels(), 1, "the client has not said CLOSE");
     pair.server.end(EndReason::Abandoned);
     assert_eq!(pair.server.channels(), 0);
+}
+
+#[test]
+fn while_somebody_types_little_is_under_way_and_a_stall_ends_that() {
+    let mut pair = Pair::logged_in(|_| {});
+    let (terminal, bulk) = (session(&mut pair), session(&mut pair));
+    let flood = |pair: &mut Pair| {
+        let mut sent = 0;
+        while let Writable::Ready(len) = pair.server.writable(bulk) {
+            sent += write(pair, bulk, len);
+            pair.settle();
+        }
+        sent
+    };
+    let mut pty = request(0, "pty-req", false);
+    pty.string("xterm").u32(80).u32(24).u32(0).u32(0).string("");
+    pair.send(pty);
+    let mut key = on(msg::CHANNEL_DATA, 0);
+    key.string("k");
+    pair.send(key);
+    assert!(matches!(pair.server.take_data(terminal), Taken::Data(_)));
+    let short = flood(&mut pair);
+    assert!((1..=128 * 1024).contains(&short), "{short} bytes are under way");
+    assert!(pair.server.take_new_deadline());
+    pair.server.take_notices().for_each(drop);
+    pair.now += Duration::from_millis(3);
+    pair.server.handle_timeout(pair.now);
+    assert!(pair.server.take_notices().any(|n| n == Notice::Writable(bulk)));
+    assert_eq!(flood(&mut pair), 128 * 1024, "twice as much is allowed");
+    // Nobody has typed for a while.
+    pair.now += Duration::from_secs(1);
+    pair.server.handle_timeout(pair.now);
+    assert!(flood(&mut pair) > 512 * 1024, "the window alone counts");
 }

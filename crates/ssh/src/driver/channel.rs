@@ -5,7 +5,7 @@
 //! alone sends EOF; dropping the reader alone discards further input (and tells an OpenSSH client with
 //! `eow@openssh.com`); dropping the requests refuses further ones.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +16,9 @@ use super::question::RequestQuestion;
 use super::shared::{Awaited, Shared};
 use crate::connection::{ChannelId, Half, NextRequest, Segment, Taken, Writable};
 use crate::event::{ChannelRequest, ExitSignal, StreamKind};
+
+/// The most pieces that [`ChannelReader::poll_peek_vectored`] names at once.
+pub const MOST_SLICES: usize = crate::channel::MOST_PIECES;
 
 /// A channel. Take it apart with plain destructuring.
 #[derive(Debug)]
@@ -111,7 +114,7 @@ pub struct ChannelReader {
 
 impl Drop for ChannelReader {
     fn drop(&mut self) {
-        let unread = self.segment.as_ref().map_or(0, |segment| segment.rest().len());
+        let unread = self.segment.as_ref().map_or(0, Segment::len);
         let (len, segment) = (self.owed.saturating_add(unread), self.segment.take());
         self.part.shared.with(|state| state.connection.give_back(self.part.id, len, segment));
     }
@@ -167,6 +170,17 @@ impl ChannelReader {
         Poll::Ready(Ok(self.segment.as_ref().map(Segment::rest).unwrap_or_default()))
     }
 
+    /// As [`poll_peek`](Self::poll_peek) for `writev(2)`: names what is at hand, as far as there are `slices` for it ([`MOST_SLICES`] are
+    /// enough), and says how many it used; none at EOF.
+    pub fn poll_peek_vectored<'a>(
+        &'a mut self,
+        cx: &mut Context<'_>,
+        slices: &mut [IoSlice<'a>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_fetch(cx))?;
+        Poll::Ready(Ok(self.segment.as_ref().map_or(0, |segment| segment.slices(slices))))
+    }
+
     /// Takes `len` bytes of what [`poll_peek`](Self::poll_peek) lent, at most all. Their window goes back to the client when
     /// the next data is asked for.
     pub fn consume(&mut self, len: usize) {
@@ -204,8 +218,8 @@ pub struct ChannelWriter {
 }
 
 impl ChannelWriter {
-    /// Waits until data may be sent and says how many bytes at most: the smallest of the window, the client's packet
-    /// size and the room in the output. Fails with [`io::ErrorKind::BrokenPipe`] when the channel is closed or EOF was
+    /// Waits until data may be sent and says how many bytes at most: the smaller of the window and the room in the
+    /// output. Fails with [`io::ErrorKind::BrokenPipe`] when the channel is closed or EOF was
     /// sent, and with [`io::ErrorKind::ConnectionReset`] when the connection has ended.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Part { shared, id, .. } = &self.part;
@@ -220,8 +234,8 @@ impl ChannelWriter {
         })
     }
 
-    /// Sends one packet of at most `max` bytes that `fill` writes straight into the output, as with `read(2)`. `fill`
-    /// gets a buffer of between 1 and `max` bytes, runs under the connection's lock (so it must not block, nor use any
+    /// Sends at most `max` bytes that `fill` writes straight into the output, as with `readv(2)`. `fill` gets one slice for each
+    /// packet, of between 1 and `max` bytes together, fills them in order, runs under the connection's lock (so it must not block, nor use any
     /// other handle of this connection), and says how much it wrote; with `Ok(0)` or an error nothing is sent.
     ///
     /// # Errors
@@ -231,7 +245,7 @@ impl ChannelWriter {
         &mut self,
         stream: StreamKind,
         max: usize,
-        fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let Part { shared, id, .. } = &self.part;
         shared.with(|state| state.connection.fill(*id, stream, max, fill))
@@ -252,10 +266,13 @@ impl ChannelWriter {
         let mut rest = data;
         let result = shared.with(|state| {
             while !rest.is_empty() {
-                let len = state.connection.fill(*id, stream, rest.len(), |packet| {
-                    let len = copy(rest, packet);
-                    rest = rest.get(len..).unwrap_or_default();
-                    Ok(len)
+                let len = state.connection.fill(*id, stream, rest.len(), |packets| {
+                    let before = rest.len();
+                    for packet in packets {
+                        let len = copy(rest, packet);
+                        rest = rest.get(len..).unwrap_or_default();
+                    }
+                    Ok(before.saturating_sub(rest.len()))
                 })?;
                 if len == 0 {
                     break;

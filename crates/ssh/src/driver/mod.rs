@@ -19,6 +19,7 @@
 //!             }
 //!             Event::Global(question) => question.refuse(),
 //!             Event::Ended(_) => break,
+//!             _ => {}
 //!         }
 //!     }
 //! };
@@ -43,7 +44,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-pub use channel::{Channel, ChannelReader, ChannelWriter, Request, Requests};
+pub use channel::{Channel, ChannelReader, ChannelWriter, MOST_SLICES, Request, Requests};
 pub use handle::{ConnectionHandle, Event, Traffic};
 pub use question::{AuthAbandoned, AuthQuestion, ForwardQuestion, OpenQuestion, RequestQuestion};
 use shared::{Shared, State};

@@ -130,7 +130,7 @@ impl State {
             }
         }
         let work = self.connection.output_len() > 0 && !self.write_blocked;
-        if work || self.connection.ended().is_some() {
+        if work || self.connection.ended().is_some() || self.connection.take_new_deadline() {
             wakes.extend(self.driver.take());
         }
     }

@@ -82,6 +82,27 @@ impl InputBuffer {
         self.storage.get(range).unwrap_or_default()
     }
 
+    /// How large the storage is.
+    pub const fn size(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// Gives the storage away with the consumed bytes in it, and goes on with `fresh`, into which the bytes move that are not consumed.
+    pub fn exchange(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
+        if fresh.is_empty() {
+            // Zeroed by the allocator, as a rule without touching it.
+            fresh = vec![0; self.storage.len()];
+        } else if fresh.len() < self.storage.len() {
+            fresh.resize(self.storage.len(), 0);
+        }
+        let len = self.len();
+        if let Some(room) = fresh.get_mut(..len) {
+            room.copy_from_slice(self.bytes());
+        }
+        (self.start, self.end) = (0, len);
+        std::mem::replace(&mut self.storage, fresh)
+    }
+
     /// Frees the storage when it holds nothing.
     pub fn release(&mut self) {
         if self.len() == 0 {
@@ -166,6 +187,20 @@ mod tests {
         assert_eq!(input.space(None).len(), INPUT_LARGE, "the buffer is bounded");
         input.release();
         assert_eq!(input.storage.capacity(), 0);
+    }
+
+    #[test]
+    fn an_exchange_keeps_what_is_not_consumed() {
+        let mut input = InputBuffer::default();
+        input.space(None)[..3].copy_from_slice(b"abc");
+        input.commit(3);
+        input.consume(2);
+        let first = input.exchange(Vec::new());
+        assert_eq!((&first[..2], input.bytes()), (&b"ab"[..], &b"c"[..]));
+        input.space(None)[0] = b'd';
+        input.commit(1);
+        assert_eq!(input.exchange(first)[..2], *b"cd");
+        assert_eq!((input.bytes(), input.size()), (&b"cd"[..], INPUT_SMALL));
     }
 
     #[test]

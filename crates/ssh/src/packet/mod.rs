@@ -134,17 +134,28 @@ impl SealKey {
         }
     }
 
+    /// The padding and the `packet_length` of a packet with this payload.
+    const fn layout(shape: &Shape, payload_len: usize) -> (usize, usize) {
+        let counted = if shape.length_in_block { HEADER } else { HEADER - LENGTH };
+        let mut padding = shape.block - payload_len.saturating_add(counted) % shape.block;
+        if padding < MIN_PADDING {
+            padding += shape.block;
+        }
+        (padding, payload_len.saturating_add(1 + padding))
+    }
+
+    /// The length on the wire of a packet with a payload of `payload_len` bytes.
+    pub const fn sealed_len(&self, payload_len: usize) -> usize {
+        let shape = self.shape();
+        let (_, body) = Self::layout(&shape, payload_len);
+        body.saturating_add(LENGTH + shape.tag)
+    }
+
     /// Seals the packet whose payload of `payload_len` bytes lies at `buf[HEADER..]`, and returns its length on the
     /// wire. `buf` must have [`MAX_TRAILER`] bytes after the payload.
     pub fn seal(&mut self, sequence: u32, buf: &mut [u8], payload_len: usize) -> Result<usize, Error> {
         let shape = self.shape();
-        let counted = if shape.length_in_block { HEADER } else { HEADER - LENGTH };
-        let unpadded = payload_len.checked_add(counted).ok_or(Error::MessageTooLarge)?;
-        let mut padding = shape.block - unpadded % shape.block;
-        if padding < MIN_PADDING {
-            padding += shape.block;
-        }
-        let body = 1 + payload_len + padding;
+        let (padding, body) = Self::layout(&shape, payload_len);
         if body > MAX_PACKET_LENGTH {
             return Err(Error::MessageTooLarge);
         }

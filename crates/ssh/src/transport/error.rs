@@ -95,7 +95,7 @@ pub enum Error {
     /// A message is too large for one packet. Only a caller inside this program can cause it.
     #[error("A message is larger than one packet.")]
     MessageTooLarge,
-    /// `send_with` was called while a key exchange holds data back; ask `can_send_data` first.
+    /// `send_data` was called while a key exchange holds data back; ask `can_send_data` first.
     #[error("Data cannot be sent during a key exchange.")]
     Rekeying,
     /// The handshake took longer than the configured limit.

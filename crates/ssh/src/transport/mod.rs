@@ -24,6 +24,8 @@ mod proof;
 mod receiver;
 mod sender;
 
+use std::io::IoSliceMut;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +49,8 @@ pub struct Payload<'a> {
     pub data: &'a [u8],
     /// The packet's sequence number, for `SSH_MSG_UNIMPLEMENTED`.
     pub sequence: u32,
+    /// Where the message is in the storage of the input, until more input is read; see [`Transport::exchange_storage`].
+    pub(crate) position: usize,
 }
 
 impl<'a> Payload<'a> {
@@ -172,7 +176,9 @@ impl Transport {
         match self.advance(now) {
             Ok(None) => Ok(None),
             Ok(Some(packet)) => {
-                let payload = Payload { data: self.receiver.payload(&packet), sequence: packet.sequence };
+                let position = Receiver::position(&packet);
+                let payload =
+                    Payload { data: self.receiver.payload(&packet), sequence: packet.sequence, position };
                 Ok(Some((payload, &mut self.sender)))
             }
             Err(error) => {
@@ -180,6 +186,21 @@ impl Transport {
                 Err(error)
             }
         }
+    }
+
+    /// How large the storage of the input is, in bytes.
+    pub(crate) const fn storage_size(&self) -> usize {
+        self.receiver.storage_size()
+    }
+
+    /// What lies in the storage: messages that were given out since input was read last.
+    pub(crate) fn storage(&self, range: Range<usize>) -> &[u8] {
+        self.receiver.storage(range)
+    }
+
+    /// Gives the storage away with all messages that were given out of it, so that nobody need copy them, and goes on with `fresh`.
+    pub(crate) fn exchange_storage(&mut self, fresh: Vec<u8>) -> Vec<u8> {
+        self.receiver.exchange_storage(fresh)
     }
 
     /// The sending half.
@@ -195,16 +216,18 @@ impl Transport {
         self.sender.send(payload)
     }
 
-    /// See [`Sender::send_with`].
+    /// See [`Sender::send_data`].
     ///
     /// # Errors
-    /// As [`Sender::send_with`].
-    pub fn send_with<E: From<Error>>(
+    /// As [`Sender::send_data`].
+    pub fn send_data<E: From<Error>>(
         &mut self,
-        max_len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+        head: &[u8],
+        each: usize,
+        total: usize,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        self.sender.send_with(max_len, fill)
+        self.sender.send_data(head, each, total, fill)
     }
 
     /// Bytes to be written to the socket.

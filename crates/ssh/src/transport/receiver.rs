@@ -70,6 +70,24 @@ impl Receiver {
         self.input.storage(packet.range.clone())
     }
 
+    /// See [`InputBuffer`]: how large its storage is, what lies in it, and its exchange for another one.
+    pub const fn storage_size(&self) -> usize {
+        self.input.size()
+    }
+
+    pub fn storage(&self, range: Range<usize>) -> &[u8] {
+        self.input.storage(range)
+    }
+
+    pub fn exchange_storage(&mut self, fresh: Vec<u8>) -> Vec<u8> {
+        self.input.exchange(fresh)
+    }
+
+    /// Where the payload of a packet is in the storage.
+    pub const fn position(packet: &Packet) -> usize {
+        packet.range.start
+    }
+
     /// True when this direction's key has been used enough.
     pub const fn is_due(&self) -> bool {
         self.used.exceeds(&self.limits)

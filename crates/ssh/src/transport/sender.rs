@@ -2,8 +2,9 @@
 //!
 //! Between our `SSH_MSG_KEXINIT` and our `SSH_MSG_NEWKEYS` only transport messages (1–4, 20–49) may leave. Upper-layer
 //! messages given to [`Sender::send`] in that time wait in a queue bounded by [`Config::pending_limit`];
-//! [`Sender::send_with`], the way of bulk data, refuses instead, so that data stays with whoever produces it.
+//! [`Sender::send_data`], the way of bulk data, refuses instead, so that data stays with whoever produces it.
 
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use super::messages::{MSG_DISCONNECT, MSG_KEXINIT, MSG_NEWKEYS, MSG_UNIMPLEMENTED, is_transport_message};
@@ -18,6 +19,12 @@ pub const OUTPUT_LIMIT: usize = 8 * 1024 * 1024;
 
 /// Each message held back costs its length and this many bytes, for the bound of the queue.
 const PENDING_OVERHEAD: usize = 4;
+
+/// The most packets that [`Sender::send_data`] lays out at once: 256 KiB of data in packets of the usual size, so that a read
+/// from a pipe wakes its writer once for all of it.
+pub const MOST_PACKETS: usize = 8;
+/// The length of a string on the wire (RFC 4251 §5).
+const LENGTH: usize = 4;
 
 /// Whether upper-layer messages may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,34 +133,66 @@ impl Sender {
         }
     }
 
-    /// Reserves `max_len` bytes in the output, lets `fill` write a payload there and seals it in place. The room holds old
-    /// output, not zeros. `Ok(0)` from `fill` sends nothing. Returns the length of the payload.
+    /// Sends data in one or more packets, each with the payload `head`, the length of its data and the data. `fill` writes
+    /// the data straight into the output, as with `readv(2)`: it gets room for at most `total` bytes in pieces of `each`
+    /// bytes (at most [`MOST_PACKETS`] of them, at least one; the room holds old output, not zeros), fills them in order,
+    /// and says how many bytes it wrote in all, which is returned. What it wrote is then sealed in place. `Ok(0)` sends
+    /// nothing.
     ///
     /// # Errors
-    /// [`Error::Rekeying`] when [`Sender::can_send_data`] is false, [`Error::MessageTooLarge`] when `max_len` is more than
-    /// [`MAX_PAYLOAD`] or `fill` returns more than `max_len`, or the error of `fill`; in all these cases nothing is sent.
-    pub fn send_with<E: From<Error>>(
+    /// [`Error::Rekeying`] when [`Sender::can_send_data`] is false, [`Error::MessageTooLarge`] when a payload is more than
+    /// [`MAX_PAYLOAD`] or `fill` returns more than it had room for, or the error of `fill`; in all these cases nothing is
+    /// sent.
+    pub fn send_data<E: From<Error>>(
         &mut self,
-        max_len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+        head: &[u8],
+        each: usize,
+        total: usize,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
     ) -> Result<usize, E> {
         match self.gate {
             Gate::Open => {}
             Gate::Held => return Err(Error::Rekeying.into()),
             Gate::Closed => return Err(Error::Closed.into()),
         }
-        if max_len > MAX_PAYLOAD {
+        let at_data = head.len().saturating_add(LENGTH);
+        let payload = at_data.saturating_add(each);
+        if payload > MAX_PAYLOAD || each == 0 || total == 0 {
             return Err(Error::MessageTooLarge.into());
         }
-        let len = fill(self.reserve(max_len)?)?;
-        if len == 0 {
-            return Ok(0);
+        if self.output.len() > OUTPUT_LIMIT {
+            return Err(Error::PendingOverflow.into());
         }
-        if len > max_len {
+        let count = total.div_ceil(each).min(MOST_PACKETS);
+        let total = total.min(count.saturating_mul(each));
+        let stride = self.key.sealed_len(payload);
+        let room = self.output.room(stride.saturating_mul(count).saturating_add(HEADER + MAX_TRAILER));
+        let mut slices: [IoSliceMut<'_>; MOST_PACKETS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut left = total;
+        for (slice, packet) in slices.iter_mut().zip(room.chunks_mut(stride)).take(count) {
+            let len = left.min(each);
+            left -= len;
+            let data = packet.get_mut(HEADER..).and_then(|p| p.get_mut(at_data..)?.get_mut(..len));
+            *slice = IoSliceMut::new(data.ok_or(Error::MessageTooLarge)?);
+        }
+        let filled = fill(slices.get_mut(..count).unwrap_or_default())?;
+        if filled > total {
             return Err(Error::MessageTooLarge.into());
         }
-        self.seal_reserved(len)?;
-        Ok(len)
+        let mut left = filled;
+        while left > 0 {
+            let len = left.min(each);
+            left -= len;
+            let room = self.output.room(HEADER + at_data + len + MAX_TRAILER);
+            let front = room.get_mut(HEADER..HEADER + at_data).ok_or(Error::MessageTooLarge)?;
+            let (front, length) = front.split_at_mut(head.len());
+            front.copy_from_slice(head);
+            length.copy_from_slice(&u32::try_from(len).map_err(|_| Error::MessageTooLarge)?.to_be_bytes());
+            self.seal_next(at_data + len)?;
+        }
+        // Only now: our KEXINIT may not come between the packets that were laid out together.
+        self.begin_exchange_if_due()?;
+        Ok(filled)
     }
 
     /// False before the first key exchange is done, while a later one holds upper-layer messages back, and after the end.
@@ -336,6 +375,12 @@ impl Sender {
 
     /// Seals the payload that was written to the start of the reserved room.
     fn seal_reserved(&mut self, len: usize) -> Result<(), Error> {
+        self.seal_next(len)?;
+        self.begin_exchange_if_due()
+    }
+
+    /// As [`Sender::seal_reserved`], but begins no key exchange.
+    fn seal_next(&mut self, len: usize) -> Result<(), Error> {
         if self.used.wrapped() {
             return Err(Error::SequenceWrapped);
         }
@@ -344,7 +389,7 @@ impl Sender {
         self.output.commit(total);
         self.sequence = self.sequence.wrapping_add(1);
         self.used.add(total);
-        self.begin_exchange_if_due()
+        Ok(())
     }
 
     /// Frees buffers that hold nothing.

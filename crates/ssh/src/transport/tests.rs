@@ -43,11 +43,17 @@ fn echo(client: &mut ClientTransport, server: &mut Transport) {
         client.send(&question);
         assert_eq!(client.exchange(server), Ok(vec![question.clone()]));
         server.send(&question).unwrap();
-        let sent = server.send_with::<Error>((question.len() + 7).min(MAX_PAYLOAD), |room| {
-            room[..question.len()].copy_from_slice(&question);
-            Ok(question.len())
+        // The head is the message up to the length of its string.
+        let (head, data) = (&question[..5], &question[9..]);
+        let room = data.len() + usize::from(len < 1000);
+        let sent = server.send_data::<Error>(head, room, room, |packets| {
+            packets[0][..data.len()].copy_from_slice(data);
+            Ok(data.len())
         });
-        assert_eq!(sent, Ok(question.len()));
+        assert_eq!(sent, Ok(data.len()));
+        if data.is_empty() {
+            server.send(&question).unwrap();
+        }
         assert_eq!(client.exchange(server), Ok(vec![]));
         assert_eq!(client.poll_payload().as_ref(), Some(&question));
         assert_eq!(client.poll_payload(), Some(question));
@@ -177,7 +183,7 @@ fn disconnect_tells_the_client_and_ends_everything() {
     assert_eq!(client.disconnected, Some((11, "Your token expired.".to_owned())));
     assert!(!server.can_send_data());
     assert_eq!(server.poll_timeout(), None);
-    assert_eq!(server.send_with::<Error>(10, |_| Ok(10)), Err(Error::Closed));
+    assert_eq!(server.send_data::<Error>(&[94], 10, 10, |_| Ok(10)), Err(Error::Closed));
 }
 
 // Strict key exchange.
@@ -297,13 +303,13 @@ fn rekeying_under_load_in_both_directions_loses_nothing() {
             }
             let down = message(round, usize::try_from(round * 53 % 3000).unwrap());
             if round % 3 == 0 || server.can_send_data() {
-                if round % 3 == 0 {
+                if round % 3 == 0 || down.len() == 9 {
                     server.send(&down).unwrap();
                 } else {
                     server
-                        .send_with::<Error>(down.len(), |room| {
-                            room.copy_from_slice(&down);
-                            Ok(down.len())
+                        .send_data::<Error>(&down[..5], down.len(), down.len(), |packets| {
+                            packets[0][..down.len() - 9].copy_from_slice(&down[9..]);
+                            Ok(down.len() - 9)
                         })
                         .unwrap();
                 }
@@ -336,6 +342,35 @@ fn rekeying_under_load_in_both_directions_loses_nothing() {
 }
 
 #[test]
+fn packets_laid_out_together_arrive_apart_and_a_due_exchange_follows_them() {
+    for (cipher, filled) in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305, Cipher::Aes128Ctr]
+        .into_iter()
+        .flat_map(|cipher| [1usize, 999, 1000, 1001, 2500, 3500].map(|filled| (cipher, filled)))
+    {
+        let options = ClientOptions { ciphers: vec![cipher], ..ClientOptions::default() };
+        // The handshake counts, so the second or third packet passes the limit.
+        let (mut client, mut server) = pair(options, Config { rekey_bytes: 2300, ..server_config() });
+        let data: Vec<u8> = (0..filled).map(|i| (i % 251) as u8).collect();
+        let sent = server.send_data::<Error>(&[94, 0, 0, 0, 9], 1000, 3500, |packets| {
+            assert_eq!(packets.iter().map(|p| p.len()).collect::<Vec<_>>(), [1000, 1000, 1000, 500]);
+            for (packet, piece) in packets.iter_mut().zip(data.chunks(1000)) {
+                packet[..piece.len()].copy_from_slice(piece);
+            }
+            Ok(filled)
+        });
+        assert_eq!(sent, Ok(filled));
+        client.exchange(&mut server).unwrap();
+        assert_eq!(client.exchanges, if filled > 2000 { 2 } else { 1 }, "{cipher:?} {filled}");
+        for piece in data.chunks(1000) {
+            let mut expected = Writer::message(94);
+            expected.u32(9).string(piece);
+            assert_eq!(client.poll_payload(), Some(expected.into_vec()), "{cipher:?} {filled}");
+        }
+        assert_eq!(client.poll_payload(), None);
+    }
+}
+
+#[test]
 fn simultaneous_key_exchanges_become_one() {
     let (mut client, mut server) = established();
     client.rekey();
@@ -351,7 +386,10 @@ fn during_our_exchange_data_is_refused_messages_wait_and_input_still_flows() {
     let old_session = server.session_id().unwrap().to_vec();
     server.rekey_now().unwrap();
     assert!(!server.can_send_data());
-    assert_eq!(server.send_with::<Error>(10, |_| panic!("must not be asked")), Err(Error::Rekeying));
+    assert_eq!(
+        server.send_data::<Error>(&[94], 10, 10, |_| panic!("must not be asked")),
+        Err(Error::Rekeying)
+    );
     server.send(&message(1, 10)).unwrap();
     server.send(&message(2, 10)).unwrap();
     // The client has not seen our KEXINIT: its data is still welcome.

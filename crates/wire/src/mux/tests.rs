@@ -44,9 +44,12 @@ fn running() -> (Mux, Mux, u32) {
     let id = h.open(&exec()).unwrap();
     settle(&mut h, &mut a);
     assert_eq!(events(&mut a), vec![Event::Hello, Event::Open(id, exec())]);
-    a.opened(id, &Opened::Exec { passed_stdio: false });
+    a.opened(id, &Opened::Exec { passed_stdio: false, own: false });
     settle(&mut h, &mut a);
-    assert_eq!(events(&mut h), vec![Event::Hello, Event::Opened(id, Opened::Exec { passed_stdio: false })]);
+    assert_eq!(
+        events(&mut h),
+        vec![Event::Hello, Event::Opened(id, Opened::Exec { passed_stdio: false, own: false })]
+    );
     (h, a, id)
 }
 
@@ -152,9 +155,9 @@ fn a_version_mismatch_is_told_clearly() {
 #[test]
 fn unknown_and_bad_requests_are_refused_and_the_link_lives() {
     let (mut h, mut a) = pair();
-    let one = h.open(&Open::Unsupported(5)).unwrap();
+    let one = h.open(&Open::Unsupported(50)).unwrap();
     settle(&mut h, &mut a);
-    assert!(events(&mut a).contains(&Event::Open(one, Open::Unsupported(5))));
+    assert!(events(&mut a).contains(&Event::Open(one, Open::Unsupported(50))));
     let bad = [&Header { stream: 2, kind: Kind::Open, len: 1 }.encode()[..], &[1]].concat();
     assert!(a.input(&bad).is_ok());
     a.refuse(one, Reason::Unsupported, "no");
@@ -249,7 +252,7 @@ proptest! {
                 Op::Exit(id) => a.send_exit(id, &Exit::Code(id)),
             }
             while let Some(event) = a.poll_event() {
-                if let Event::Open(id, _) = event { a.opened(id, &Opened::Exec { passed_stdio: false }); }
+                if let Event::Open(id, _) = event { a.opened(id, &Opened::Exec { passed_stdio: false, own: false }); }
             }
             while h.poll_event().is_some() {}
             prop_assert!(h.output().len() <= OUTPUT_HIGH_WATER + 2 * MAX_CHUNK);
@@ -273,4 +276,55 @@ proptest! {
         }
         prop_assert!(victim.readable(1).0 + victim.readable(1).1 <= STREAM_WINDOW as usize);
     }
+}
+
+#[test]
+fn a_ping_is_answered_by_itself_and_counts_as_being_heard() {
+    let mut host = Mux::new(Role::Host, Hello::new("host", CAP_PING));
+    let mut agent = Mux::new(Role::Agent, Hello::new("agent", CAP_PING));
+    assert!(!host.ping(1), "nobody is known yet");
+    settle(&mut host, &mut agent);
+    events(&mut host);
+    events(&mut agent);
+    let heard = host.heard();
+    assert!(host.ping(90_000));
+    settle(&mut host, &mut agent);
+    assert!(host.heard() > heard);
+    assert_eq!(events(&mut agent), [Event::Pinged(90_000)]);
+    assert_eq!(events(&mut host), []);
+    assert!(agent.ping(0), "either side may ask");
+    settle(&mut host, &mut agent);
+    assert_eq!(events(&mut host), [Event::Pinged(0)]);
+}
+
+#[test]
+fn who_does_not_know_pings_is_never_sent_one() {
+    let (mut host, mut agent) = pair();
+    settle(&mut host, &mut agent);
+    assert!(!host.answers_pings() && !host.ping(1));
+    assert!(host.output().is_empty());
+}
+
+#[test]
+fn a_flood_of_pings_fills_nothing() {
+    let mut agent = Mux::new(Role::Agent, Hello::new("agent", CAP_PING));
+    let mut host = Mux::new(Role::Host, Hello::new("host", CAP_PING));
+    settle(&mut host, &mut agent);
+    events(&mut agent);
+    let mut ping = Header { stream: 0, kind: Kind::Ping, len: 4 }.encode().to_vec();
+    ping.extend_from_slice(&7u32.to_be_bytes());
+    let flood = ping.repeat(100_000);
+    let mut rest = &flood[..];
+    while !rest.is_empty() && agent.wants_input() {
+        let taken = agent.input(rest).unwrap();
+        rest = &rest[taken..];
+    }
+    assert!(agent.output().len() <= OUTPUT_HARD_LIMIT + HEADER_LEN, "{}", agent.output().len());
+    assert_eq!(events(&mut agent), [Event::Pinged(7)], "the newest promise only");
+    // On a stream it makes no sense.
+    let mut odd = Header { stream: 1, kind: Kind::Ping, len: 4 }.encode().to_vec();
+    odd.extend_from_slice(&[0; 4]);
+    let mut agent = Mux::new(Role::Agent, Hello::new("agent", CAP_PING));
+    agent.input(Mux::new(Role::Host, Hello::new("host", 0)).output()).unwrap();
+    assert_eq!(agent.input(&odd), Err(MuxError::Unexpected(Kind::Ping)));
 }

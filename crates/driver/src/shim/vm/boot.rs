@@ -1,0 +1,292 @@
+//! From a description of a machine to a QEMU that runs it.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use serde_json::{Value, json};
+
+use super::super::find_program;
+use super::super::message::Failure;
+use super::jail::Jail;
+use super::kernel::Kernel;
+use super::qmp::Qmp;
+use super::vsock::VHOST_SOCKET;
+use crate::qemu::MachineSettings;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Parameters of the guest's kernel. Without a network and with one tenant there is nobody to mitigate against inside but the tenant
+/// itself; self-tests and audit cost start time alone.
+const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable cryptomgr.notests selinux=0 audit=0 nokaslr \
+                           random.trust_cpu=off random.trust_bootloader=off i8042.noaux i8042.nokbd pcie_ports=compat";
+
+/// Room for translated code, in MiB. By itself QEMU takes up to 1 GiB, which programs that come and go do fill: then the kernel
+/// kills it at the limit of its control group (`limits::OVERHEAD`).
+const TRANSLATED: u32 = 128;
+
+/// System calls that QEMU does without.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// Where the vsock device of a copy is plugged in; empty when the machine is saved.
+const VSOCK_PORT: &str =
+    "pcie-root-port,id=vsock-port,bus=pcie.0,chassis=1,slot=1,power_controller_present=off";
+
+/// How long QEMU may take to restore a machine.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a restored machine may take until its vsock device is set up.
+const VSOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const VSOCK_PAUSE: Duration = Duration::from_millis(3);
+/// From QEMU's last word to the device until the device has read it.
+const VSOCK_SETTLES: Duration = Duration::from_millis(5);
+
+/// How it comes to life.
+#[derive(Debug, Clone)]
+pub(super) enum Stage {
+    /// It boots with its disks.
+    Boot,
+    /// It boots without any and waits, to be saved; its memory is this file.
+    Save {
+        /// In the machine's directory.
+        memory: PathBuf,
+    },
+    /// It goes on where a saved one has stopped, with this memory.
+    Restore {
+        /// A copy that is its own.
+        memory: PathBuf,
+    },
+}
+
+/// A machine to be.
+#[derive(Debug, Clone)]
+pub(super) struct Plan<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) initramfs: &'a Path,
+    pub(super) memory: u64,
+    pub(super) processors: u32,
+    pub(super) stage: Stage,
+    /// Serial number and file of each disk.
+    pub(super) reads: Vec<(String, PathBuf)>,
+    pub(super) writes: Vec<(String, PathBuf)>,
+}
+
+/// A QEMU that has been started.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) qmp: Qmp,
+    /// Our end of the serial port: what the machine prints.
+    pub(super) console: OwnedFd,
+    /// Our end of what a restored machine's state comes through, and the number of QEMU's.
+    state: UnixStream,
+    state_fd: i32,
+}
+
+/// QEMU's program.
+pub(super) fn find(settings: &MachineSettings) -> Result<PathBuf, Failure> {
+    match &settings.qemu {
+        Some(path) if path.is_file() => Ok(path.clone()),
+        Some(path) => Err(Failure::machine(format!("there is no QEMU at {}", path.display()))),
+        None => find_program(PROGRAM).ok_or_else(|| {
+            Failure::machine(format!("{PROGRAM} is not there; install the package qemu-system-x86"))
+        }),
+    }
+}
+
+/// Starts it. `jail` says everything but the program and its files.
+pub(super) fn start(plan: &Plan<'_>, mut jail: Jail, program: PathBuf) -> Result<Started, Failure> {
+    let (console, theirs) = UnixStream::pair().map_err(Failure::io("make a console"))?;
+    jail.program = program;
+    jail.reads.extend([plan.kernel.image.clone(), plan.initramfs.to_owned()]);
+    jail.reads.extend(plan.reads.iter().map(|(_, path)| path.clone()));
+    jail.writes.extend(plan.writes.iter().map(|(_, path)| path.clone()));
+    let (state, their_state) = UnixStream::pair().map_err(Failure::io("make a channel for the state"))?;
+    jail.args = arguments(plan, theirs.as_raw_fd());
+    // What QEMU inherits beside its standard descriptors.
+    for fd in [&theirs, &their_state] {
+        fcntl_setfd(fd, FdFlags::empty()).map_err(Failure::io("hand over a descriptor"))?;
+    }
+    let mut child = jail
+        .command()?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(Failure::io("start QEMU"))?;
+    let state_fd = their_state.as_raw_fd();
+    drop((theirs, their_state));
+    let pipes = child.stdin.take().zip(child.stdout.take());
+    let greeted = pipes
+        .ok_or_else(|| Failure::other("QEMU has no control channel"))
+        .and_then(|(input, output)| Qmp::new(input, output));
+    match greeted {
+        Ok(qmp) => Ok(Started { child, qmp, console: console.into(), state, state_fd }),
+        Err(failure) => {
+            let _ = child.kill();
+            let status = child.wait().map_err(Failure::io("wait for QEMU"))?;
+            Err(Failure::machine(format!(
+                "QEMU did not start ({}, {status}); the shim's log says more",
+                failure.reason
+            )))
+        }
+    }
+}
+
+fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
+    let mebibytes = plan.memory >> 20;
+    let pcie = if matches!(plan.stage, Stage::Boot) { "off" } else { "on" };
+    let memory = match &plan.stage {
+        Stage::Boot => format!("memory-backend-memfd,id=memory,size={mebibytes}M,share=on"),
+        // As JSON, whose strings may hold commas.
+        Stage::Save { memory } | Stage::Restore { memory } => json!({
+            "qom-type": "memory-backend-file", "id": "memory", "size": plan.memory >> 20 << 20, "mem-path": memory, "share": true,
+        })
+        .to_string(),
+    };
+    let mut args: Vec<String> = [
+        "-machine",
+        // With a second interrupt controller, which QEMU adds by itself, a restored machine gets no interrupts.
+        &format!("microvm,acpi=on,pcie={pcie},ioapic2=off,pit=off,pic=off,rtc=off,memory-backend=memory"),
+        "-accel",
+        &format!("tcg,tb-size={TRANSLATED}"),
+        "-cpu",
+        "qemu64",
+        "-smp",
+        &plan.processors.to_string(),
+        "-m",
+        &mebibytes.to_string(),
+        "-object",
+        &memory,
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-sandbox",
+        SANDBOX,
+        "-global",
+        "virtio-mmio.force-legacy=false",
+        "-kernel",
+        &plan.kernel.image.display().to_string(),
+        "-initrd",
+        &plan.initramfs.display().to_string(),
+        "-append",
+        &kernel_line(plan),
+        "-chardev",
+        &format!("socket,id=console,fd={console}"),
+        "-serial",
+        "chardev:console",
+        "-qmp",
+        "stdio",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut add = |list: &[&str]| args.extend(list.iter().map(|&word| word.to_owned()));
+    let vsock = format!("socket,id=vsock,path={VHOST_SOCKET}");
+    match plan.stage {
+        Stage::Boot => add(&[
+            "-chardev",
+            &vsock,
+            "-device",
+            "vhost-user-vsock-device,bus=virtio-mmio-bus.7,chardev=vsock",
+        ]),
+        Stage::Save { .. } => add(&["-device", VSOCK_PORT]),
+        Stage::Restore { .. } => add(&["-device", VSOCK_PORT, "-chardev", &vsock, "-incoming", "defer"]),
+    }
+    let reads = plan.reads.iter().map(|disk| (disk, "on"));
+    let writes = plan.writes.iter().map(|disk| (disk, "off"));
+    for (slot, ((serial, path), read_only)) in reads.chain(writes).enumerate() {
+        // Two nodes rather than one -drive: their options are not split at the commas of a file name.
+        let file = serde_json::json!({
+            "driver": "raw", "node-name": serial, "read-only": read_only == "on",
+            "file": { "driver": "file", "filename": path, "locking": "off" },
+        });
+        args.extend(["-blockdev".to_owned(), file.to_string()]);
+        args.extend([
+            "-device".to_owned(),
+            format!("virtio-blk-device,bus=virtio-mmio-bus.{slot},drive={serial},serial={serial}"),
+        ]);
+    }
+    args
+}
+
+/// What the kernel is told.
+pub(super) fn kernel_line(plan: &Plan<'_>) -> String {
+    let mode = if matches!(plan.stage, Stage::Boot) { "run" } else { "template" };
+    let mut line = format!("{KERNEL_LINE} sandgate.machine={mode}");
+    if let Some(khz) = tsc_khz() {
+        // Without a timer to measure it by, the emulated machine would wait for one for ever.
+        line.push_str(&format!(" tsc_early_khz={khz}"));
+    }
+    line
+}
+
+/// Leaves the memory out of what is saved and restored: it is a file of its own.
+pub(super) fn share_memory(qmp: &mut Qmp) -> Result<(), Failure> {
+    let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    qmp.ask("migrate-set-capabilities", json!({ "capabilities": [capability] })).map(|_| ())
+}
+
+impl Started {
+    /// Gives a machine that was started to be restored its state and its vsock device, and lets it go on.
+    pub(super) fn restore(&mut self, state: &Path) -> Result<(), Failure> {
+        let bytes = fs::read(state).map_err(Failure::io("read the saved state"))?;
+        share_memory(&mut self.qmp)?;
+        self.qmp.ask("migrate-incoming", json!({ "uri": format!("fd:{}", self.state_fd) }))?;
+        self.state.set_write_timeout(Some(RESTORE_PATIENCE)).map_err(Failure::io("give the saved state"))?;
+        self.state.write_all(&bytes).map_err(Failure::io("give the saved state"))?;
+        self.state.shutdown(std::net::Shutdown::Write).map_err(Failure::io("give the saved state"))?;
+        let deadline = Instant::now() + RESTORE_PATIENCE;
+        loop {
+            let answer = self.qmp.ask("query-status", Value::Null)?;
+            match answer.get("status").and_then(Value::as_str) {
+                Some("paused" | "running" | "prelaunch") => break,
+                _ if Instant::now() >= deadline => {
+                    return Err(Failure::other("QEMU does not restore the machine"));
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        self.qmp.ask(
+            "device_add",
+            json!({ "driver": "vhost-user-vsock-pci", "chardev": "vsock", "bus": "vsock-port", "id": "vsock0" }),
+        )?;
+        self.qmp.ask("cont", Value::Null)?;
+        self.wait_for_vsock()
+    }
+
+    /// Returns when the guest's driver has set up the vsock device. A connection before that can end the device's worker for ever
+    /// (`vhost-device-vsock` 0.3: its queues have memory but are not there yet), and then nobody ever gets in.
+    fn wait_for_vsock(&mut self) -> Result<(), Failure> {
+        let device = json!({ "path": "/machine/peripheral/vsock0/virtio-backend" });
+        let deadline = Instant::now() + VSOCK_PATIENCE;
+        loop {
+            // Older than 7.2, QEMU does not know; then it is as it was.
+            let Ok(answer) = self.qmp.ask("x-query-virtio-status", device.clone()) else { return Ok(()) };
+            if answer.get("vhost-started").and_then(Value::as_bool) == Some(true) {
+                std::thread::sleep(VSOCK_SETTLES);
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::other("the machine does not set up its vsock device"));
+            }
+            std::thread::sleep(VSOCK_PAUSE);
+        }
+    }
+}
+
+/// How fast the host's counter runs, which is what an emulated processor's counter shows.
+fn tsc_khz() -> Option<u64> {
+    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cpu MHz")?.split_once(':').map(|(_, v)| v.trim().to_owned()))?;
+    let (whole, part) = value.split_once('.').unwrap_or((&value, "0"));
+    let khz: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(khz)
+}

@@ -1,0 +1,157 @@
+//! The initramfs: the agent as `/init`, the modules, and for templates a table of the machine's empty slots.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+
+use super::super::message::{Failure, Report};
+use super::kernel::Kernel;
+use super::modules::{self, Module};
+use super::slots;
+use crate::image::hex;
+use crate::state::DataDir;
+use crate::state::lock::OpLock;
+
+/// Mixed into the names of cached files; to be changed with what is written here.
+const FORMAT: &str = "1";
+/// How long to wait for another machine that makes the same file.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Modes of what is in the archive.
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+const CONSOLE: u32 = 0o020_600;
+
+/// What an initramfs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A machine that boots with its devices.
+    Boot,
+    /// One that is to be saved without any.
+    Template,
+}
+
+/// The initramfs of a kernel and an agent, made where it is missing.
+pub(super) fn prepare(
+    data: &DataDir,
+    kernel: &Kernel,
+    agent: &Path,
+    purpose: Use,
+    report: &mut Report,
+) -> Result<PathBuf, Failure> {
+    let home = data.machines();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&home)
+        .map_err(Failure::io("make the directory of machines"))?;
+    let suffix = match purpose {
+        Use::Boot => "initramfs",
+        Use::Template => "template-initramfs",
+    };
+    let path = home.join(format!("{}.{suffix}", key(kernel, agent)?));
+    if path.exists() {
+        return Ok(path);
+    }
+    let lock =
+        OpLock::acquire(&path.with_extension("lock"), PATIENCE).map_err(Failure::io("lock the initramfs"))?;
+    let Some(_lock) = lock else {
+        return Err(Failure::other("another machine has been making the initramfs for too long"));
+    };
+    report.step("packing the kernel's modules");
+    let program = fs::read(agent).map_err(Failure::io("read the agent"))?;
+    let mut archive = match purpose {
+        Use::Boot => Vec::new(),
+        Use::Template => slots::archive(),
+    };
+    archive.extend(pack(&program, &modules::collect(kernel)?));
+    let fresh = path.with_extension(format!("new.{}", std::process::id()));
+    fs::write(&fresh, archive)
+        .and_then(|()| fs::rename(&fresh, &path))
+        .map_err(Failure::io("write the initramfs"))?;
+    Ok(path)
+}
+
+/// The same for the same kernel and agent. The agent's path holds its digest.
+fn key(kernel: &Kernel, agent: &Path) -> Result<String, Failure> {
+    let meta = fs::metadata(&kernel.image).map_err(Failure::io("look at the kernel"))?;
+    let changed =
+        meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+    let text = format!(
+        "{FORMAT} {} {} {} {} {}",
+        kernel.image.display(),
+        kernel.version,
+        meta.len(),
+        changed.as_nanos(),
+        agent.display()
+    );
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    Ok(hex(hash.as_ref().get(..16).unwrap_or_default()))
+}
+
+fn pack(program: &[u8], modules: &[Module]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    for name in ["dev", "proc", "sys", "root", "modules"] {
+        archive.entry(name, DIRECTORY, &[], (0, 0));
+    }
+    // Standard input, output and error of the first process.
+    archive.entry("dev/console", CONSOLE, &[], (5, 1));
+    archive.entry("init", PROGRAM, program, (0, 0));
+    for (number, module) in modules.iter().enumerate() {
+        archive.entry(&format!("modules/{number:02}-{}.ko", module.name), FILE, &module.bytes, (0, 0));
+    }
+    archive.finish()
+}
+
+/// A cpio archive in the format `newc` (Documentation/driver-api/early-userspace/buffer-format.rst).
+#[derive(Default)]
+pub(super) struct Archive {
+    bytes: Vec<u8>,
+}
+
+impl Archive {
+    pub(super) fn entry(&mut self, name: &str, mode: u32, data: &[u8], device: (u32, u32)) {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let name_length = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(b"070701");
+        // Inode, mode, owner and group, links, time, size, device of the file, device that it is, length of the name, checksum.
+        let fields = [0, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
+        for field in fields {
+            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend_from_slice(data);
+        self.pad();
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, &[], (0, 0));
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self.bytes
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_aligned_and_the_archive_ends() {
+        let bytes = pack(b"abc", &[Module { name: "m".into(), bytes: vec![1; 5] }]);
+        assert_eq!(bytes.len() % 512, 0);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains("modules/00-m.ko") && text.contains("TRAILER!!!"));
+        for at in text.match_indices("070701").map(|(at, _)| at) {
+            assert_eq!(at % 4, 0);
+        }
+    }
+}

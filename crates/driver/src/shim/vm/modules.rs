@@ -1,0 +1,190 @@
+//! The kernel modules that a machine needs, in the order to load them.
+//!
+//! What a module needs is written in itself (`depends=` in its `.modinfo`), so no index of depmod(8) has to be there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use lzma_rust2::XzReader;
+use walkdir::WalkDir;
+
+use super::super::message::Failure;
+use super::kernel::Kernel;
+use crate::image::compression::decompress;
+
+/// What machines need, as far as the kernel has it as modules: slots, disks, vsock, the file systems of layers, and the bus that a copy's vsock
+/// device is plugged into.
+const WANTED: [&str; 6] =
+    ["virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport", "overlay", "erofs", "virtio_pci"];
+/// Largest module in bytes; the largest of these has some hundred thousand.
+const MAX_MODULE: u64 = 16 << 20;
+/// Most memory for the dictionary of a module that is compressed with xz, in KiB; the kernel's own build takes 2 MiB for it.
+const XZ_MEMORY: u32 = 64 << 10;
+/// Deepest chain of modules that need each other.
+const MAX_DEPTH: usize = 16;
+
+/// A module.
+#[derive(Debug)]
+pub(super) struct Module {
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Each module after those that it needs.
+pub(super) fn collect(kernel: &Kernel) -> Result<Vec<Module>, Failure> {
+    let mut files = BTreeMap::new();
+    for entry in WalkDir::new(kernel.modules.join("kernel")).into_iter().flatten() {
+        if let Some(name) = module_name(entry.path()) {
+            files.insert(name, entry.into_path());
+        }
+    }
+    let built_in = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
+    let built_in: BTreeSet<String> =
+        built_in.lines().filter_map(|line| module_name(Path::new(line))).collect();
+    let mut collector = Collector { files, built_in, done: BTreeSet::new(), list: Vec::new() };
+    for name in WANTED {
+        collector.add(name, 0)?;
+    }
+    Ok(collector.list)
+}
+
+struct Collector {
+    files: BTreeMap<String, PathBuf>,
+    built_in: BTreeSet<String>,
+    done: BTreeSet<String>,
+    list: Vec<Module>,
+}
+
+impl Collector {
+    fn add(&mut self, name: &str, depth: usize) -> Result<(), Failure> {
+        if self.built_in.contains(name) || !self.done.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let path = self
+            .files
+            .get(name)
+            .ok_or_else(|| Failure::machine(format!("the kernel has no module {name}")))?;
+        if depth > MAX_DEPTH {
+            return Err(Failure::machine(format!("the module {name} needs too many others")));
+        }
+        let bytes = read(path)?;
+        for needed in depends(&bytes) {
+            self.add(&needed, depth + 1)?;
+        }
+        self.list.push(Module { name: name.to_owned(), bytes });
+        Ok(())
+    }
+}
+
+/// The name that the kernel knows a file by: dashes are underscores there.
+fn module_name(path: &Path) -> Option<String> {
+    let file = path.file_name()?.to_str()?;
+    let (name, _) = file.split_once(".ko")?;
+    Some(name.replace('-', "_"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failure::machine(format!("the module {} cannot be read: {error}", path.display()))
+    };
+    let file = fs::File::open(path).map_err(|error| cannot(&error))?;
+    let mut bytes = Vec::new();
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let read = match extension {
+        "ko" => file.take(MAX_MODULE).read_to_end(&mut bytes),
+        "gz" => GzDecoder::new(file).take(MAX_MODULE).read_to_end(&mut bytes),
+        // Its dictionary may be large; what is read of it is not.
+        "xz" => XzReader::new_mem_limit(file, false, XZ_MEMORY).take(MAX_MODULE).read_to_end(&mut bytes),
+        "zst" => decompress(file)
+            .map_err(|failure| cannot(&failure.reason))?
+            .0
+            .take(MAX_MODULE)
+            .read_to_end(&mut bytes),
+        other => return Err(cannot(&format_args!("it is compressed as .{other}"))),
+    };
+    read.map_err(|error| cannot(&error))?;
+    Ok(bytes)
+}
+
+/// The record `depends=` of the section `.modinfo`, whose records end with zero bytes.
+fn depends(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let rest = module.get(at + KEY.len()..).unwrap_or_default();
+    let value = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+    let value = String::from_utf8_lossy(value);
+    value.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_module_needs_comes_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("kernel");
+        fs::create_dir_all(&kernel).unwrap();
+        for (name, needs) in [
+            ("virtio_mmio", "virtio-ring"),
+            ("virtio_blk", ""),
+            ("vmw_vsock_virtio_transport", "vsock,virtio-ring"),
+            ("overlay", ""),
+            ("erofs", "libcrc32c"),
+            ("virtio-ring", ""),
+            ("vsock", ""),
+            ("libcrc32c", ""),
+        ] {
+            fs::write(kernel.join(format!("{name}.ko")), format!("ELF\0license=GPL\0depends={needs}\0x=y\0"))
+                .unwrap();
+        }
+        fs::write(dir.path().join("modules.builtin"), "kernel/drivers/virtio/virtio_pci.ko\n").unwrap();
+        let found = Kernel { image: PathBuf::new(), version: String::new(), modules: dir.path().to_owned() };
+        let names: Vec<String> = collect(&found).unwrap().into_iter().map(|module| module.name).collect();
+        assert_eq!(
+            names,
+            [
+                "virtio_ring",
+                "virtio_mmio",
+                "virtio_blk",
+                "vsock",
+                "vmw_vsock_virtio_transport",
+                "overlay",
+                "libcrc32c",
+                "erofs"
+            ]
+        );
+        fs::remove_file(kernel.join("vsock.ko")).unwrap();
+        assert!(collect(&found).unwrap_err().reason.contains("vsock"));
+    }
+
+    /// The same module, compressed with `xz --check=crc32` and with `zstd`.
+    const XZ: &str = "fd377a585a0000016922de360200210116000000742fe5a3010021454c46006c6963656e73653d47504c00646570656e64733d76736f636b00783d79000000008900a85400013622ba65fa7c9042990d010000000001595a";
+    const ZSTD: &str =
+        "28b52ffd0458110100454c46006c6963656e73653d47504c00646570656e64733d76736f636b00783d790014ae820b";
+
+    #[test]
+    fn compressed_modules_are_read() {
+        let bytes = |digits: &str| -> Vec<u8> {
+            (0..digits.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+                .collect()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        for (name, digits) in [("m.ko.xz", XZ), ("m.ko.zst", ZSTD)] {
+            let path = dir.path().join(name);
+            let whole = bytes(digits);
+            fs::write(&path, &whole).unwrap();
+            assert_eq!(depends(&read(&path).unwrap()), ["vsock"], "{name}");
+            fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+            assert!(read(&path).is_err(), "half of {name}");
+        }
+        let other = dir.path().join("m.ko.lz4");
+        fs::write(&other, "").unwrap();
+        assert!(read(&other).unwrap_err().reason.contains("lz4"));
+    }
+}

@@ -1,0 +1,259 @@
+//! A process in a sandbox with this terminal or these pipes: what `exec` and `ssh` have in common.
+
+pub mod escape;
+mod exit;
+mod modes;
+mod notices;
+mod terminal;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Signal, getpid, kill_process};
+use sandgate_guest::{
+    ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, Ready, Timeouts,
+};
+use sandgate_web::LinkDial;
+use sandgate_web::client::Client;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use escape::{Action, Escape, Piece};
+pub use exit::shell_code;
+pub use notices::Notices;
+pub use terminal::{RawTerminal, pty};
+
+/// Bytes moved at once.
+const CHUNK: usize = 32 * 1024;
+/// Time for the gateway's answer to a request: it may have to start the sandbox first. A gateway that hangs is found by keepalives.
+const START_TIME: Duration = Duration::from_secs(300);
+/// Keys that wait for their action; whoever types faster waits.
+const ACTIONS: usize = 4;
+
+/// The way to a sandbox through the gateway of `data_dir`; fails at once and plainly when one of them is not there.
+pub async fn reach(data_dir: &Path, sandbox: &str, keepalive: Keepalive) -> anyhow::Result<Guest> {
+    let dial = LinkDial::new(Client::new(data_dir), sandbox).await?;
+    let timeouts = Timeouts { open: START_TIME, keepalive, ..Timeouts::default() };
+    Ok(Guest::with_timeouts(Arc::new(dial), timeouts))
+}
+
+/// An error as the user reads it: on this side of the gateway, "the agent" of the library is the gateway.
+pub fn words(error: &GuestError) -> String {
+    match error {
+        GuestError::Refused { text, .. } | GuestError::Network { text, .. } | GuestError::Dial(text) => {
+            text.clone()
+        }
+        GuestError::NotResponding { missed, interval } => {
+            format!("the gateway is not responding: {missed} keepalives of {interval:?} went unanswered")
+        }
+        GuestError::LinkLost | GuestError::SandboxGone => "the gateway ended the connection".to_owned(),
+        GuestError::Timeout { .. } => "the gateway did not answer in time".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What signals to this program do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// They are for the process inside.
+    PassOn,
+    /// They end this program, as with ssh.
+    End,
+}
+
+/// How the user sees the process.
+pub struct View {
+    /// The terminal here, when it is raw.
+    pub raw: Option<RawTerminal>,
+    /// Whether the process has a terminal.
+    pub has_pty: bool,
+    /// The key that begins an escape at the start of a line.
+    pub escape: Option<u8>,
+    pub signals: Signals,
+    /// Lines of ours.
+    pub notices: Arc<Notices>,
+    /// Lines for `~#`.
+    pub forwards: Vec<String>,
+}
+
+/// How it came to an end.
+#[derive(Debug)]
+pub enum End {
+    Exited(ExitStatus),
+    /// The way to the process was lost, or it was ended from the other side.
+    Lost(GuestError),
+    /// By the escape key.
+    Disconnected,
+    /// By a signal to this program, for [`Signals::End`].
+    Killed(i32),
+}
+
+/// Passes everything in both directions until the process has ended.
+pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
+    let (input, mut output, control) = process.split();
+    let (send_action, mut actions) = mpsc::channel(ACTIONS);
+    let escape = view.escape.map(Escape::new);
+    let typing = tokio::spawn(send_input(input, escape, send_action));
+    let mut heard = Heard::new().context("signals cannot be handled")?;
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let mut stderr_open = true;
+    let mut buffer = vec![0; CHUNK];
+    let end = loop {
+        let ready = tokio::select! {
+            ready = output.ready() => ready,
+            Some(action) = actions.recv() => match act(action, view, &control)? {
+                Some(end) => break end,
+                None => continue,
+            },
+            signal = heard.next() => match (signal, view.signals) {
+                (Heard::RESIZED, _) => {
+                    if view.has_pty {
+                        // A process that has ended meanwhile needs no size.
+                        let _ = control.resize(terminal::size());
+                    }
+                    continue;
+                }
+                (signal, Signals::PassOn) => {
+                    // As above.
+                    let _ = control.signal(exit::signal_name(signal));
+                    continue;
+                }
+                (signal, Signals::End) => break End::Killed(signal),
+            },
+        };
+        match ready {
+            Ready::Stdout => match output.try_read(&mut buffer) {
+                Ok(read) if !write(&mut stdout, &buffer[..read]).await => {
+                    // Whoever read us has gone. Hanging up ends the command, and this is what a pipe would have done to it.
+                    break End::Exited(ExitStatus::Signal {
+                        name: "PIPE".to_owned(),
+                        core_dumped: false,
+                        message: String::new(),
+                    });
+                }
+                _ => {}
+            },
+            Ready::Stderr => {
+                if let Ok(read) = output.try_read(&mut buffer) {
+                    stderr_open = stderr_open && write(&mut stderr, &buffer[..read]).await;
+                }
+            }
+            Ready::Exit(status) => break End::Exited(status),
+            Ready::LinkLost(error) => break End::Lost(error),
+        }
+    };
+    typing.abort();
+    Ok(end)
+}
+
+/// Ends this program. Not by way of main: a read of the terminal may be waiting in a thread.
+pub fn leave(code: i32) -> anyhow::Result<ExitCode> {
+    std::io::Write::flush(&mut std::io::stdout()).ok();
+    std::process::exit(code)
+}
+
+/// Sends standard input as far as the process takes it, then its end; what is typed after the escape key is not sent.
+async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions: mpsc::Sender<Action>) {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = match stdin.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(read) => read,
+        };
+        let Some(escape) = &mut escape else {
+            if input.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        for piece in escape.feed(&buffer[..read]) {
+            let done = match piece {
+                Piece::Data(bytes) => input.write_all(&bytes).await.is_ok(),
+                Piece::Action(action) => actions.send(action).await.is_ok(),
+            };
+            if !done {
+                return;
+            }
+        }
+    }
+    // A process that is gone has no use for an EOF.
+    let _ = input.shutdown().await;
+    // The half stays: dropping it would be no loss, but there is nothing else to do either.
+    std::future::pending().await
+}
+
+fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Result<Option<End>> {
+    match action {
+        Action::Disconnect => return Ok(Some(End::Disconnected)),
+        Action::Help => {
+            for line in escape::help(view.escape.unwrap_or(escape::DEFAULT)) {
+                view.notices.plain(&line);
+            }
+        }
+        Action::Forwards => {
+            for line in &view.forwards {
+                view.notices.plain(line);
+            }
+        }
+        Action::Break => {
+            // A process that has ended meanwhile needs no break.
+            let _ = control.send_break(0);
+        }
+        Action::Suspend => {
+            if let Some(raw) = &mut view.raw {
+                raw.leave();
+            }
+            // Returns when the user lets us go on.
+            kill_process(getpid(), Signal::TSTP).context("this program cannot be stopped")?;
+            if let Some(raw) = &mut view.raw {
+                raw.enter_again()?;
+            }
+            let _ = control.resize(terminal::size());
+        }
+    }
+    Ok(None)
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> bool {
+    to.write_all(chunk).await.is_ok() && to.flush().await.is_ok()
+}
+
+/// Signals that this program listens to.
+pub struct Heard {
+    resized: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+}
+
+impl Heard {
+    /// The window has another size.
+    pub const RESIZED: i32 = Signal::WINCH.as_raw();
+
+    pub fn new() -> std::io::Result<Heard> {
+        Ok(Heard {
+            resized: signal(SignalKind::window_change())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The next one, by number.
+    pub async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.resized.recv() => Heard::RESIZED,
+            _ = self.interrupt.recv() => Signal::INT.as_raw(),
+            _ = self.terminate.recv() => Signal::TERM.as_raw(),
+            _ = self.hangup.recv() => Signal::HUP.as_raw(),
+            _ = self.quit.recv() => Signal::QUIT.as_raw(),
+        }
+    }
+}

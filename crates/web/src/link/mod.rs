@@ -1,0 +1,417 @@
+//! `POST /v1/sandboxes/{name}/link`: the gateway as a guest agent would be seen, over an upgraded connection.
+//!
+//! After the upgrade both sides speak the protocol of `docs/wire.md`, the client as the host. So the command line uses the client that the
+//! gateway itself uses (`sandgate-guest`), with its credit, half-closes, keepalives and retries, and there is one protocol instead
+//! of two. Each connection serves one request: a process (through the session core), a connection into the sandbox, a listener in it, or a
+//! connection that a listener has announced.
+
+mod client;
+mod io;
+mod listen;
+mod pump;
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Request, State};
+use axum::response::Response;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use sandgate_driver::NoProgress;
+use sandgate_gateway::Gateway;
+use sandgate_gateway::agent_forward::{AgentForwarding, AgentRequest, AgentStream};
+use sandgate_gateway::reach::{self, ReachError};
+use sandgate_gateway::session::{
+    self, ConnectionGuard, EndSignal, Outcome, RunningSession, SessionError, SessionRequest, Traffic,
+};
+use sandgate_guest::{Connection, ExitStatus, GuestError, NetworkFailure, Program, PtySpec};
+use sandgate_policy::{Principal, new_id};
+use sandgate_wire::frame::Kind;
+use sandgate_wire::message::{self, Address, Exec, Exit, Open, Opened, Reason};
+
+use crate::problem::Problem;
+use crate::upgrade;
+use io::{Gone, Link};
+pub(crate) use listen::Waiting;
+use listen::{Call, Calls, OfferedAgent};
+use pump::{PipeSource, Process, PumpEnd, Sink, Source, Stream, pump};
+
+pub use client::LinkDial;
+
+/// Names of offered agents begin with it. It is no path of anybody's: clients see it, sandboxes never do.
+const OFFER: &str = "/offered-agent/";
+/// Bytes that may be on their way to or from an agent, each way; the largest message of the agent protocol, so that a
+/// whole one fits.
+const AGENT_PIPE: usize = 256 * 1024;
+
+/// The name in the `Upgrade` header.
+pub(crate) const PROTOCOL: &str = "sandgate-link";
+
+pub(crate) async fn start(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(waiting): Extension<Arc<Waiting>>,
+    Path(name): Path<String>,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    upgrade::check(request.headers(), PROTOCOL)?;
+    let principal = upgrade::owner(&gateway, name)?;
+    let connection = gateway.registry.connect(principal.clone());
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                let link = Link::new(TokioIo::new(upgraded), gateway.config.control_keepalive);
+                Server { gateway, principal, connection, waiting, link }.serve().await;
+            }
+            Err(error) => tracing::debug!(%error, "the client of a link went away before it began"),
+        }
+    });
+    Ok(upgrade::switching(PROTOCOL))
+}
+
+/// One link and what it needs to serve its request.
+struct Server {
+    gateway: Arc<Gateway>,
+    principal: Principal,
+    connection: ConnectionGuard,
+    waiting: Arc<Waiting>,
+    link: Link<TokioIo<Upgraded>>,
+}
+
+/// What a served request came to.
+enum Served {
+    /// All has been said.
+    Done,
+    /// The client's request could not be granted; it is told why.
+    Refused(Reason, String),
+    /// It was granted and has ended otherwise than by itself; the client is told why.
+    Ended(String),
+    /// The client has gone, or is silent, or breaks the protocol.
+    Gone(Gone),
+}
+
+impl Server {
+    async fn serve(mut self) {
+        let (stream, open) = match self.link.request().await {
+            Ok(request) => request,
+            Err(gone) => return tracing::debug!(?gone, "a link ended before it was used"),
+        };
+        let served = match open {
+            Open::Exec(exec) => self.exec(stream, *exec).await,
+            Open::Dial(dial) => self.dial(stream, dial.user, dial.address).await,
+            Open::Listen(asked) => self.listen(stream, asked.user, asked.address).await,
+            Open::Accept(accept) => self.accept(stream, accept.id).await,
+            Open::Info | Open::Machine(_) | Open::Unsupported(_) => {
+                Served::Refused(Reason::Unsupported, "this gateway does not serve such requests".to_owned())
+            }
+        };
+        match served {
+            Served::Done => {}
+            Served::Refused(reason, text) => self.link.mux.refuse(stream, reason, &text),
+            Served::Ended(text) => self.link.mux.refuse(0, Reason::ShuttingDown, &text),
+            Served::Gone(gone @ Gone::Closed) => {
+                return tracing::debug!(?gone, "the client of a link has gone");
+            }
+            Served::Gone(Gone::Broken(error)) => {
+                return tracing::warn!(%error, "the client of a link broke the protocol");
+            }
+            Served::Gone(Gone::Silent) => {
+                tracing::warn!(
+                    sandbox = self.principal.sandbox_name,
+                    missed = self.gateway.config.control_keepalive.max_missed,
+                    interval = ?self.gateway.config.control_keepalive.interval,
+                    "client of the control socket is not responding, link ended"
+                );
+                // One that was only stopped reads it when it goes on.
+                self.link.mux.refuse(0, Reason::ShuttingDown, "Timeout, client not responding.");
+            }
+        }
+        let Server { link, connection, .. } = self;
+        drop(connection);
+        link.finish().await;
+    }
+
+    async fn exec(&mut self, stream: u32, mut exec: Exec) -> Served {
+        let exec_has_pty = exec.pty.is_some();
+        let offered = take_offer(&mut exec, &self.waiting);
+        let request = match session_request(exec, offered.as_ref()) {
+            Ok(request) => request,
+            Err(text) => return Served::Refused(Reason::BadRequest, text.to_owned()),
+        };
+        let eol = if exec_has_pty { "\r\n" } else { "\n" };
+        let mut cut = self.connection.end_signal();
+        let started = tokio::select! {
+            started = session::start(&self.gateway, &self.principal, request, &NoProgress) => started,
+            gone = self.link.idle() => return Served::Gone(gone),
+            reason = cut.ended() => return Served::Ended(reason.text().to_owned()),
+        };
+        let session = match started {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::warn!(sandbox = self.principal.sandbox_name, %error, "session not started");
+                return Served::Refused(session_reason(&error), error.to_string());
+            }
+        };
+        self.link.mux.opened(stream, &Opened::Exec { passed_stdio: false, own: false });
+        let RunningSession { input, output, control, agent, mut record } = session;
+        if let AgentForwarding::Refused(reason) = &agent {
+            // It fits: nothing else was sent yet.
+            self.link.mux.send_data(stream, Kind::Stderr, format!("sandgate: {reason}{eol}").as_bytes());
+        }
+        let forward_agent = async {
+            if let (AgentForwarding::On(forward), Some(offered)) = (agent, &offered) {
+                forward.run(offered).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let traffic = record.traffic().clone();
+        let mut killed = record.end_signal();
+        let mut process = Process { output, control };
+        let end = tokio::select! {
+            end = pump(&mut self.link, stream, input, &mut process, &traffic) => end,
+            reason = killed.ended() => PumpEnd::Cut(reason.text().to_owned()),
+            reason = cut.ended() => PumpEnd::Cut(reason.text().to_owned()),
+            () = forward_agent => PumpEnd::Gone(Gone::Closed),
+        };
+        match end {
+            PumpEnd::Exited(exit) => {
+                record.finish(Outcome::Exited(exit));
+                Served::Done
+            }
+            PumpEnd::Lost(error) => {
+                tracing::warn!(session = record.id(), sandbox = self.principal.sandbox_name, %error, "link to the guest lost");
+                record.finish(Outcome::LinkLost);
+                Served::Ended(format!("The session ended: {error}."))
+            }
+            PumpEnd::Cut(text) => {
+                process.control.hangup();
+                record.finish(Outcome::Ended(text.clone()));
+                Served::Ended(text)
+            }
+            PumpEnd::Gone(gone) => Served::Gone(gone),
+        }
+    }
+
+    async fn dial(&mut self, stream: u32, user: Option<Vec<u8>>, address: Address) -> Served {
+        let mut cut = self.connection.end_signal();
+        let to = words(&address);
+        let dialed = tokio::select! {
+            dialed = reach::dial(&self.gateway, &self.principal, user, address, &NoProgress) => dialed,
+            gone = self.link.idle() => return Served::Gone(gone),
+            reason = cut.ended() => return Served::Ended(reason.text().to_owned()),
+        };
+        match dialed {
+            Ok(connection) => {
+                tracing::info!(sandbox = self.principal.sandbox_name, to, "connection opened");
+                self.link.mux.opened(stream, &Opened::Dial { passed_stdio: false });
+                self.carry(stream, connection, cut).await
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = self.principal.sandbox_name, to, %error, "connection not opened");
+                Served::Refused(reach_reason(&error), error.to_string())
+            }
+        }
+    }
+
+    async fn listen(
+        &mut self,
+        stream: u32,
+        user: Option<Vec<u8>>,
+        address: message::ListenAddress,
+    ) -> Served {
+        if matches!(address, message::ListenAddress::AgentSocket) {
+            return self.offer(stream).await;
+        }
+        let mut cut = self.connection.end_signal();
+        let listening = tokio::select! {
+            listening = reach::listen(&self.gateway, &self.principal, user, address, &NoProgress) => listening,
+            gone = self.link.idle() => return Served::Gone(gone),
+            reason = cut.ended() => return Served::Ended(reason.text().to_owned()),
+        };
+        let listener = match listening {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(sandbox = self.principal.sandbox_name, %error, "listener not opened");
+                return Served::Refused(reach_reason(&error), error.to_string());
+            }
+        };
+        tracing::info!(sandbox = self.principal.sandbox_name, port = listener.port(), "listener opened");
+        let at = message::Listening { port: listener.port(), path: listener.path().to_vec() };
+        self.link.mux.opened(stream, &Opened::Listen(at));
+        self.announce(stream, listener, cut).await
+    }
+
+    /// Offers the client's agent to its sessions.
+    async fn offer(&mut self, stream: u32) -> Served {
+        let cut = self.connection.end_signal();
+        let name = match new_id("agent") {
+            Ok(id) => format!("{OFFER}{id}").into_bytes(),
+            Err(error) => return Served::Refused(Reason::Resources, error.to_string()),
+        };
+        let offer = self.waiting.offer(name.clone());
+        self.link.mux.opened(stream, &Opened::Listen(message::Listening { port: 0, path: name }));
+        self.announce(stream, offer, cut).await
+    }
+
+    async fn announce(&mut self, stream: u32, calls: impl Calls, mut cut: EndSignal) -> Served {
+        tokio::select! {
+            end = listen::announce(&mut self.link, stream, calls, &self.waiting) => match end {
+                listen::ListenEnd::Gone(gone) => Served::Gone(gone),
+                listen::ListenEnd::Lost(error) => {
+                    tracing::warn!(sandbox = self.principal.sandbox_name, %error, "listener lost");
+                    Served::Ended(format!("The listener ended: {error}."))
+                }
+            },
+            reason = cut.ended() => Served::Ended(reason.text().to_owned()),
+        }
+    }
+
+    async fn accept(&mut self, stream: u32, id: u64) -> Served {
+        let cut = self.connection.end_signal();
+        let incoming = match self.waiting.take(id) {
+            Some(Call::Inside(incoming)) => incoming,
+            Some(Call::Agent(give)) => {
+                let (ours, theirs) = tokio::io::duplex(AGENT_PIPE);
+                let (reader, writer) = tokio::io::split(theirs);
+                if give.send(AgentStream { reader: Box::new(reader), writer: Box::new(writer) }).is_ok() {
+                    self.link.mux.opened(stream, &Opened::Accept { passed_stdio: false });
+                    let (half, sink) = tokio::io::split(ours);
+                    let source = PipeSource { half, piece: Vec::new() };
+                    return self.relay(stream, sink, source, cut).await;
+                }
+                return gone_meanwhile();
+            }
+            None => return gone_meanwhile(),
+        };
+        let accepted = tokio::select! {
+            accepted = incoming.accept() => accepted,
+            gone = self.link.idle() => return Served::Gone(gone),
+        };
+        match accepted {
+            Ok(connection) => {
+                self.link.mux.opened(stream, &Opened::Accept { passed_stdio: false });
+                self.carry(stream, connection, cut).await
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = self.principal.sandbox_name, %error, "connection not taken");
+                Served::Refused(guest_reason(&error), error.to_string())
+            }
+        }
+    }
+
+    async fn carry(&mut self, stream: u32, connection: Connection, cut: EndSignal) -> Served {
+        let (input, output) = connection.split();
+        self.relay(stream, input, Stream { output }, cut).await
+    }
+
+    async fn relay(
+        &mut self,
+        stream: u32,
+        input: impl Sink,
+        mut source: impl Source,
+        mut cut: EndSignal,
+    ) -> Served {
+        let traffic = Traffic::default();
+        let end = tokio::select! {
+            end = pump(&mut self.link, stream, input, &mut source, &traffic) => end,
+            reason = cut.ended() => PumpEnd::Cut(reason.text().to_owned()),
+        };
+        match end {
+            PumpEnd::Exited(_) => Served::Done,
+            // Neither says it in other words than a peer that resets its connection.
+            PumpEnd::Lost(GuestError::Reset) => Served::Ended(GuestError::Reset.to_string()),
+            PumpEnd::Lost(error) => {
+                tracing::warn!(sandbox = self.principal.sandbox_name, %error, "forwarded connection lost");
+                Served::Ended(error.to_string())
+            }
+            PumpEnd::Cut(text) => Served::Ended(text),
+            PumpEnd::Gone(gone) => Served::Gone(gone),
+        }
+    }
+}
+
+fn gone_meanwhile() -> Served {
+    Served::Refused(Reason::NotWaiting, "the connection does not wait any more".to_owned())
+}
+
+/// The agent that the client has offered for this session. Its name means nothing inside.
+fn take_offer(exec: &mut Exec, waiting: &Waiting) -> Option<OfferedAgent> {
+    let is_offer =
+        |(name, value): &(Vec<u8>, Vec<u8>)| name == b"SSH_AUTH_SOCK" && value.starts_with(OFFER.as_bytes());
+    let at = exec.env.iter().position(is_offer)?;
+    let (_, name) = exec.env.remove(at);
+    waiting.agent(&name)
+}
+
+fn session_request(exec: Exec, offered: Option<&OfferedAgent>) -> Result<SessionRequest, &'static str> {
+    let program = match exec.program {
+        message::Program::Shell => Program::Shell,
+        message::Program::Command(line) => Program::Command(line),
+        message::Program::Argv(argv) if argv.first().is_none_or(Vec::is_empty) => {
+            return Err("there is no command to run");
+        }
+        message::Program::Argv(argv) => Program::Argv(argv),
+        message::Program::Files(_) => return Err("file servers are not reached this way"),
+    };
+    let pty = exec.pty.map(|pty| PtySpec {
+        term: pty.term,
+        cols: pty.size.cols,
+        rows: pty.size.rows,
+        xpixel: pty.size.xpixel,
+        ypixel: pty.size.ypixel,
+        modes: pty.modes,
+    });
+    let agent = offered.map_or(AgentRequest::NotAsked, |_| AgentRequest::Asked);
+    Ok(SessionRequest { program, pty, env: exec.env, agent, user: exec.user, peer: None })
+}
+
+fn wire_exit(status: &ExitStatus) -> Exit {
+    match status {
+        ExitStatus::Code(code) => Exit::Code(*code),
+        ExitStatus::Signal { name, core_dumped, message } => {
+            Exit::Signal { name: name.clone(), core_dumped: *core_dumped, message: message.clone() }
+        }
+    }
+}
+
+fn session_reason(error: &SessionError) -> Reason {
+    match error {
+        SessionError::Denied(_) => Reason::NotPermitted,
+        SessionError::Sandbox(_) => Reason::Unreachable,
+        SessionError::Guest(error) => guest_reason(error),
+    }
+}
+
+fn reach_reason(error: &ReachError) -> Reason {
+    match error {
+        ReachError::Denied(_) => Reason::NotPermitted,
+        ReachError::Sandbox(_) => Reason::Unreachable,
+        ReachError::Guest(error) => guest_reason(error),
+    }
+}
+
+/// The reason that the guest gave, where it was one.
+fn guest_reason(error: &GuestError) -> Reason {
+    match error {
+        GuestError::Refused { reason, .. } => Reason::from_code(*reason),
+        GuestError::Network { kind, .. } => match kind {
+            NetworkFailure::Refused => Reason::ConnectRefused,
+            NetworkFailure::NoRoute => Reason::NoRoute,
+            NetworkFailure::TimedOut => Reason::ConnectTimeout,
+            NetworkFailure::NameNotFound => Reason::NameNotFound,
+            NetworkFailure::NotFound => Reason::NotFound,
+            NetworkFailure::AddressInUse => Reason::AddressInUse,
+            NetworkFailure::NotWaiting => Reason::NotWaiting,
+            NetworkFailure::AccessDenied => Reason::AccessDenied,
+            _ => Reason::Unreachable,
+        },
+        _ => Reason::Unreachable,
+    }
+}
+
+/// An address for logs.
+fn words(address: &Address) -> String {
+    match address {
+        Address::Tcp { host, port } => format!("{}:{port}", host.escape_ascii()),
+        Address::Unix { path } => path.escape_ascii().to_string(),
+    }
+}

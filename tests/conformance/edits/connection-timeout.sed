@@ -1,2 +1,0 @@
-# Remote listeners are not built yet; the local and the dynamic one stay.
-s/ -R\$[A-Z]+(:[^ ]*)?//g

@@ -1,0 +1,2 @@
+# internal-sftp is sshd itself.
+s|internal-sftp -d /|$SFTPSERVER -d /|
