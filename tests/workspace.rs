@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandgate-scp", &["sandgate-sftp"]),
     ("sandgate-agent-filter", &[]),
     ("sandgate-policy", &[]),
+    ("sandgate-record", &[]),
     ("sandgate-agent", &["sandgate-wire", "sandgate-sftp", "sandgate-scp"]),
     ("sandgate-guest", &["sandgate-wire"]),
     ("sandgate-driver", &["sandgate-guest"]),
@@ -31,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sandgate-guest",
             "sandgate-driver",
             "sandgate-policy",
+            "sandgate-record",
             // Only the form of its audit lines.
             "sandgate-sftp",
             "sandgate-store",
@@ -44,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sandgate-driver",
             "sandgate-guest",
             "sandgate-policy",
+            "sandgate-record",
             "sandgate-store",
             "sandgate-wire",
         ],
@@ -56,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             // The client of `cp`.
             "sandgate-sftp",
             "sandgate-policy",
+            "sandgate-record",
             "sandgate-guest",
             "sandgate-driver",
             "sandgate-store",
