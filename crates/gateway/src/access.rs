@@ -34,6 +34,8 @@ pub enum Revoked {
     Token(String),
     /// The key with this identifier, and all certificates that it signed.
     Key(String),
+    /// The API key with this identifier.
+    ApiKey(String),
     /// Every access to the sandbox with this identifier.
     Sandbox(String),
 }
@@ -42,7 +44,8 @@ impl Revoked {
     fn concerns(&self, principal: &Principal) -> bool {
         match (self, &principal.credential) {
             (Revoked::Sandbox(id), _) => *id == principal.sandbox_id,
-            (Revoked::Token(id), Credential::Token { id: held, .. }) => id == held,
+            (Revoked::Token(id), Credential::Token { id: held, .. })
+            | (Revoked::ApiKey(id), Credential::ApiKey { id: held, .. }) => id == held,
             (
                 Revoked::Key(id),
                 Credential::Key { id: held, .. } | Credential::Certificate { authority_id: held, .. },

@@ -12,6 +12,36 @@ use time::OffsetDateTime;
 
 use crate::session::SessionInfo;
 
+tokio::task_local! {
+    /// Who is behind the request that this task serves. Set by [`acting_as`] alone.
+    static ACTOR: Actor;
+}
+
+/// Who did something by the API.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// As a person would name it. Never a secret.
+    pub name: String,
+    /// From which address; `None` on the control socket.
+    pub client: Option<SocketAddr>,
+}
+
+impl Actor {
+    /// Who is behind the request that this task serves; the owner, where nobody said.
+    #[must_use]
+    pub fn current() -> Actor {
+        ACTOR
+            .try_with(Actor::clone)
+            .unwrap_or_else(|_| Actor { name: Credential::Local.to_string(), client: None })
+    }
+}
+
+/// Serves a request for `actor`: what is done within goes into the audit trail under that name. A task that is spawned within needs it
+/// again, with [`Actor::current`].
+pub async fn acting_as<T>(actor: Actor, request: impl Future<Output = T>) -> T {
+    ACTOR.scope(actor, request).await
+}
+
 /// Writes what happened into the store, by way of its writer's queue.
 pub struct Audit {
     store: Arc<Store>,
@@ -22,16 +52,17 @@ impl Audit {
         Audit { store }
     }
 
-    /// Something the owner did on the control socket, such as `token.create`. Waits while the queue is full.
+    /// Something that was done by the API, such as `token.create`; who did it is in [`Actor::current`]. Waits while the queue is full.
     pub async fn owner_did(&self, action: &str, sandbox_id: Option<&str>, detail: String) {
-        tracing::info!(action, sandbox = sandbox_id, detail, "owner");
+        let actor = Actor::current();
+        tracing::info!(action, sandbox = sandbox_id, actor = actor.name, detail, "done");
         self.store
             .record(Record::Audit(AuditRow {
                 at: OffsetDateTime::now_utc(),
                 action: action.to_owned(),
                 sandbox_id: sandbox_id.map(str::to_owned),
-                actor: "local owner".to_owned(),
-                client: None,
+                actor: actor.name,
+                client: actor.client.map(|client| client.to_string()),
                 detail,
             }))
             .await;

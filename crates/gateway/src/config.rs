@@ -29,6 +29,10 @@ pub struct Config {
     pub ssh_listen: SocketAddr,
     /// Where HTTP is served, if it is.
     pub http_listen: Option<SocketAddr>,
+    /// How HTTP is served.
+    pub http: HttpConfig,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; beside the API, if nowhere else.
+    pub operations_listen: Option<SocketAddr>,
     /// What sessions get.
     pub session: SessionConfig,
     /// The SSH protocol.
@@ -64,6 +68,26 @@ pub struct Config {
 pub struct SessionConfig {
     /// Environment variables that clients may set.
     pub accept_env: AcceptEnv,
+}
+
+/// The `[http]` table, but for the address.
+#[derive(Debug, Clone, Default)]
+pub struct HttpConfig {
+    /// Origins besides our own whose pages may use the API with a browser's login.
+    pub origins: Vec<String>,
+    /// The certificate; without one, HTTP is served in clear.
+    pub tls: Option<TlsFiles>,
+    /// What browsers are told to use, where it is not the listening address: `https://box.example`.
+    pub public_url: Option<String>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those of its issuers after it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// The `[ssh]` table.
@@ -138,6 +162,8 @@ impl Config {
             agent_path: agent_path.into(),
             ssh_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2222)),
             http_listen: None,
+            http: HttpConfig::default(),
+            operations_listen: None,
             session: SessionConfig::default(),
             ssh: SshConfig::default(),
             guest_keepalive: Keepalive::default(),
@@ -205,6 +231,22 @@ pub enum ConfigError {
     /// Not a host name or address.
     #[error("ssh.public_host: \"{0}\" is neither a host name nor an address")]
     HostName(String),
+    /// One half of two.
+    #[error("{given} is of no use without {missing}")]
+    Half {
+        /// The key that is there.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// Not what browsers send as `Origin`.
+    #[error("{key}: \"{text}\" is not an origin, such as https://box.example:8443")]
+    Origin {
+        /// The key.
+        key: &'static str,
+        /// What is there.
+        text: String,
+    },
     /// A path that depends on where the gateway was started.
     #[error("{key}: the path {path} is not absolute")]
     RelativePath {
@@ -264,6 +306,12 @@ mod tests {
                 keepalive_missed = 7
                 [http]
                 listen = "[::1]:8022"
+                origins = ["https://portal.example:8443"]
+                public_url = "https://box.example"
+                tls_certificate = "/tls/cert.pem"
+                tls_key = "/tls/key.pem"
+                [operations]
+                listen = "127.0.0.1:9022"
                 [limits]
                 source_penalties = false
                 max_unauthenticated = 7
@@ -313,6 +361,11 @@ mod tests {
             (Some("box.example.org"), Some(22))
         );
         assert_eq!(changed.http_listen.map(|address| address.port()), Some(8022));
+        assert_eq!(changed.http.origins, ["https://portal.example:8443"]);
+        assert_eq!(changed.http.public_url.as_deref(), Some("https://box.example"));
+        let tls = TlsFiles { certificate: "/tls/cert.pem".into(), key: "/tls/key.pem".into() };
+        assert_eq!(changed.http.tls, Some(tls));
+        assert_eq!(changed.operations_listen.map(|address| address.port()), Some(9022));
         assert!(!changed.limits.source_penalties);
         assert_eq!(
             (changed.limits.max_unauthenticated, changed.limits.max_connections_per_credential),
@@ -363,6 +416,10 @@ mod tests {
             ("[session]\naccept_env = [\"A=B\"]", "A=B"),
             ("[limits]\nmax_channels = -1", "max_channels"),
             ("[qemu]\nstart = \"hot\"", "hot"),
+            ("[http]\norigins = [\"box.example\"]", "http.origins"),
+            ("[http]\npublic_url = \"https://box.example/\"", "http.public_url"),
+            ("[http]\ntls_key = \"/k\"", "http.tls_certificate"),
+            ("[http]\ntls_key = \"k\"\ntls_certificate = \"/c\"", "not absolute"),
         ] {
             let error = config().apply_toml(text).expect_err(text).to_string();
             assert!(error.contains(says), "{text:?} gave {error}");

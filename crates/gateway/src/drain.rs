@@ -33,6 +33,11 @@ impl Drainer {
         Drain(self.0.subscribe())
     }
 
+    /// Whether the end has begun.
+    pub fn is_draining(&self) -> bool {
+        *self.0.borrow() != DrainStage::Running
+    }
+
     /// Drains for at most `deadline`, then cuts off what is left, and waits at most `last` for that. `idle` resolves when
     /// nothing runs any more. Returns whether everything ended by itself.
     pub async fn drain(&self, deadline: Duration, last: Duration, idle: impl AsyncFn()) -> bool {

@@ -17,6 +17,7 @@ use sandgate_store::{Store, StoreError};
 use time::OffsetDateTime;
 
 use crate::access::Access;
+use crate::api_keys::ApiKeys;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::drain::Drainer;
@@ -52,6 +53,8 @@ pub struct Gateway {
     pub tokens: Tokens,
     /// The public keys.
     pub keys: Keys,
+    /// The keys of the HTTP API.
+    pub api_keys: ApiKeys,
     /// The audit trail.
     pub audit: Arc<Audit>,
     /// What is counted.
@@ -71,6 +74,7 @@ pub struct Gateway {
     /// When it was built.
     pub started_at: OffsetDateTime,
     ssh_address: OnceLock<SocketAddr>,
+    http_address: OnceLock<SocketAddr>,
     /// Held for its lock, until the process ends.
     _lock: File,
 }
@@ -148,6 +152,7 @@ impl Gateway {
         let tokens =
             Tokens::new(store.clone(), access.clone(), sandboxes.clone(), audit.clone(), config.tokens);
         let keys = Keys::new(store.clone(), access.clone(), sandboxes.clone(), audit.clone());
+        let api_keys = ApiKeys::new(store.clone(), access.clone(), audit.clone());
         let host_keys = host_keys.await.map_err(|_| BuildError::BrokenOff)??;
         Ok(Arc::new(Gateway {
             config,
@@ -157,6 +162,7 @@ impl Gateway {
             images,
             tokens,
             keys,
+            api_keys,
             audit,
             metrics: Metrics::default(),
             registry,
@@ -167,6 +173,7 @@ impl Gateway {
             host_keys,
             started_at,
             ssh_address: OnceLock::new(),
+            http_address: OnceLock::new(),
             _lock: lock,
         }))
     }
@@ -180,6 +187,27 @@ impl Gateway {
     /// Where SSH is served.
     pub fn ssh_address(&self) -> SocketAddr {
         self.ssh_address.get().copied().unwrap_or(self.config.ssh_listen)
+    }
+
+    /// Notes where HTTP is really served. Only the first call counts.
+    pub fn set_http_address(&self, address: SocketAddr) {
+        // As above.
+        let _ = self.http_address.set(address);
+    }
+
+    /// Where browsers are told to go, without a slash at the end; `None` where HTTP is not served.
+    pub fn http_url(&self) -> Option<String> {
+        let address = *self.http_address.get()?;
+        if let Some(url) = &self.config.http.public_url {
+            return Some(url.clone());
+        }
+        let scheme = if self.config.http.tls.is_some() { "https" } else { "http" };
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Some(format!("{scheme}://{host}:{}", address.port()))
     }
 
     /// Host and port that clients are told to use: the configured public address, else the listening one, with this

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod agent_forward;
+pub mod api_keys;
 pub mod audit;
 pub mod certificate;
 pub mod config;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod api_key;
 pub mod certificate;
 pub mod env;
 pub mod files;
@@ -15,6 +16,7 @@ pub mod principal;
 pub mod scope;
 pub mod token;
 
+pub use api_key::{ApiKey, Role, RoleError, check_api_key};
 pub use certificate::{CertAuthority, Permission, Principals, PrincipalsError, SessionAccess};
 pub use env::{AcceptEnv, PatternError};
 pub use files::{FileAccess, FileAccessError};

@@ -47,6 +47,13 @@ pub enum Command {
     /// Add and remove public keys
     #[command(subcommand)]
     Key(cmd::key::Command),
+    /// Make and revoke keys for the HTTP API and the dashboard
+    #[command(subcommand)]
+    ApiKey(cmd::api_key::Command),
+    /// Print a link with which one browser can log in to the dashboard
+    LoginLink(cmd::api_key::LinkArgs),
+    /// Show the audit trail
+    Audit(cmd::audit::Args),
     /// List and end live sessions
     #[command(subcommand)]
     Session(cmd::session::Command),
@@ -101,6 +108,11 @@ mod tests {
             "sandgate key add me id.pub --sandbox box --sandbox other",
             "sandgate key ls",
             "sandgate key rm me",
+            "sandgate api-key create ci --role admin --ttl 1h --json",
+            "sandgate api-key ls --json",
+            "sandgate api-key revoke api-1",
+            "sandgate login-link --json",
+            "sandgate audit -n 5 --sandbox box --action file. --json",
             "sandgate session ls --json",
             "sandgate session kill ses-1",
             "sandgate ssh-config",
@@ -163,6 +175,9 @@ mod tests {
             "sandgate sandbox adopt web",
             "sandgate token create box --ttl soon",
             "sandgate token create box --scopes root",
+            "sandgate api-key create ci",
+            "sandgate api-key create ci --role root",
+            "sandgate audit -n 0",
             "sandgate exec box",
             "sandgate ssh",
             "sandgate ssh box --keepalive 0s",

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandgate_gateway::listener::SshListener;
 use sandgate_gateway::session::EndReason;
 use sandgate_gateway::{Config, Gateway, ssh};
-use sandgate_web::{ControlSocket, HealthServer};
+use sandgate_web::{ControlSocket, HttpServer, Operations};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,17 +59,29 @@ impl Server {
         let listener = bind(config.ssh_listen, taken).await?;
         gateway.set_ssh_address(listener.address());
         let control = ControlSocket::bind(&config.data_dir)?;
-        let health = match config.http_listen {
+        let http = match config.http_listen {
             None => None,
-            Some(address) => Some(
-                HealthServer::bind(address)
-                    .await
-                    .with_context(|| format!("cannot serve HTTP on {address}"))?,
-            ),
+            Some(address) => {
+                let server = HttpServer::bind(address).await;
+                let server = server.with_context(|| format!("cannot serve HTTP on {address}"))?;
+                gateway.set_http_address(server.address());
+                Some(match &config.http.tls {
+                    None => server,
+                    Some(files) => server.with_tls(files)?,
+                })
+            }
+        };
+        let operations = match config.operations_listen {
+            None => None,
+            Some(address) => {
+                let server = Operations::bind(address).await;
+                Some(server.with_context(|| format!("cannot serve operations on {address}"))?)
+            }
         };
         tracing::info!(
             ssh = %listener.address(),
-            http = health.as_ref().map(|health| health.address().to_string()),
+            http = http.as_ref().map(|server| server.address().to_string()),
+            operations = operations.as_ref().map(|server| server.address().to_string()),
             data_dir = %config.data_dir.display(),
             "the gateway is ready"
         );
@@ -80,10 +92,11 @@ impl Server {
             .spawn(report("SSH listener", listener.run(gateway.clone(), ssh_config, connections.clone())));
         services
             .spawn(report("control socket", control.serve(gateway.clone(), stop.clone().cancelled_owned())));
-        if let Some(health) = health {
-            let counted = gateway.clone();
-            let metrics = move || sandgate_gateway::metrics::render(&counted);
-            services.spawn(report("HTTP listener", health.serve(metrics, stop.clone().cancelled_owned())));
+        if let Some(server) = http {
+            services.spawn(server.serve(gateway.clone(), stop.clone().cancelled_owned()));
+        }
+        if let Some(server) = operations {
+            services.spawn(server.serve(gateway.clone(), stop.clone().cancelled_owned()));
         }
         Ok(Server { gateway, connections, stop, services, signals })
     }

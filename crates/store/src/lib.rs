@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod api_keys;
 mod keys;
 mod rows;
 mod sandboxes;
@@ -25,9 +26,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 use time::OffsetDateTime;
 
+pub use api_keys::ApiKeyRow;
 pub use keys::{KeyLookup, KeyRow, KeySandboxes, OpenedSandbox};
 pub use sandboxes::{Phase, SandboxRow};
-pub use sessions::{AuditRow, SessionEnd, SessionRow};
+pub use sessions::{AuditEntry, AuditQuery, AuditRow, SessionEnd, SessionRow};
 pub use tokens::{TokenLookup, TokenRow};
 use writer::Cutoffs;
 pub use writer::{Record, Use};

@@ -60,7 +60,50 @@ pub struct AuditRow {
     pub detail: String,
 }
 
+/// A row of the audit trail with its number, which grows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its number.
+    pub seq: i64,
+    /// The row.
+    pub row: AuditRow,
+}
+
+/// Which rows of the audit trail are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// At most so many, the newest first.
+    pub limit: u32,
+    /// Only those with a lower number.
+    pub before: Option<i64>,
+    /// Only those of this sandbox.
+    pub sandbox_id: Option<String>,
+    /// Only those whose action begins so.
+    pub action: Option<String>,
+}
+
 impl Store {
+    /// Rows of the audit trail, the newest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+        let action = query.action.as_deref().unwrap_or_default();
+        // A prefix by comparison: LIKE would give % and _ a meaning.
+        let rows = sqlx::query(
+            "SELECT * FROM audit WHERE seq < $1 AND ($2 IS NULL OR sandbox_id = $2) \
+             AND SUBSTR(action, 1, $3) = $4 ORDER BY seq DESC LIMIT $5",
+        )
+        .bind(query.before.unwrap_or(i64::MAX))
+        .bind(query.sandbox_id.as_deref())
+        .bind(i64::try_from(action.chars().count()).unwrap_or(i64::MAX))
+        .bind(action)
+        .bind(i64::from(query.limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok(AuditEntry { seq: row.try_get("seq")?, row: read_audit(row)? })).collect()
+    }
+
     /// The newest rows of the audit trail, at most `limit`.
     ///
     /// # Errors

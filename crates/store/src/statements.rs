@@ -72,6 +72,9 @@ pub(crate) async fn write(pool: &SqlitePool, batch: &[Job], mut seq: i64) -> Res
             Job::Use(Use::Token { id, at }) => {
                 sqlx::query("UPDATE tokens SET last_used_at = $2 WHERE id = $1").bind(id).bind(millis(*at))
             }
+            Job::Use(Use::ApiKey { id, at }) => {
+                sqlx::query("UPDATE api_keys SET last_used_at = $2 WHERE id = $1").bind(id).bind(millis(*at))
+            }
             Job::Use(Use::Key { id, at }) => {
                 sqlx::query("UPDATE public_keys SET last_used_at = $2 WHERE id = $1").bind(id).bind(millis(*at))
             }

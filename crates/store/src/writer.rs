@@ -56,6 +56,13 @@ pub enum Use {
         /// When.
         at: OffsetDateTime,
     },
+    /// An API key.
+    ApiKey {
+        /// Its identifier.
+        id: String,
+        /// When.
+        at: OffsetDateTime,
+    },
 }
 
 pub(crate) enum Job {

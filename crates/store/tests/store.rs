@@ -4,10 +4,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use sandgate_policy::{FileAccess, ForwardRules, Scopes, SourceNetworks, Token};
+use sandgate_policy::{ApiKey, FileAccess, ForwardRules, Role, Scopes, SourceNetworks, Token};
 use sandgate_store::{
-    AuditRow, Keep, KeyRow, KeySandboxes, OpenedSandbox, Phase, Record, SandboxRow, SessionEnd, SessionRow,
-    Store, StoreError, TokenRow, Use,
+    ApiKeyRow, AuditQuery, AuditRow, Keep, KeyRow, KeySandboxes, OpenedSandbox, Phase, Record, SandboxRow,
+    SessionEnd, SessionRow, Store, StoreError, TokenRow, Use,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -298,4 +298,68 @@ fn session(id: &str, started_at: OffsetDateTime) -> SessionRow {
         client: Some("192.0.2.1:4".into()),
         started_at,
     }
+}
+
+fn api_key(id: &str, name: &str) -> (ApiKey, ApiKeyRow) {
+    let key = ApiKey::generate().expect("random");
+    let row = ApiKeyRow {
+        id: id.into(),
+        prefix: key.shown().into(),
+        name: name.into(),
+        role: Role::User,
+        created_at: now(),
+        expires_at: Some(now() + Duration::DAY),
+        revoked_at: None,
+        last_used_at: None,
+    };
+    (key, row)
+}
+
+#[tokio::test]
+async fn api_keys_come_back_as_they_were_and_a_revoked_one_frees_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    let (key, row) = api_key("api-1", "ci");
+    store.insert_api_key(&row, key.hash()).await.expect("inserted");
+    assert_eq!(store.api_key_by_hash(key.hash()).await.expect("asked"), Some(row.clone()));
+    let (other, second) = api_key("api-2", "ci");
+    assert!(matches!(store.insert_api_key(&second, other.hash()).await, Err(StoreError::Exists)));
+    assert_eq!(store.revoke_api_key("api-1", now()).await.expect("asked"), Some(row));
+    assert!(store.revoke_api_key("api-1", now() + Duration::HOUR).await.expect("asked").is_some());
+    assert_eq!(store.revoke_api_key("api-9", now()).await.expect("asked"), None);
+    store.insert_api_key(&second, other.hash()).await.expect("the name is free");
+    let dead = store.api_key_by_hash(key.hash()).await.expect("asked").expect("its row stays");
+    assert_eq!((dead.revoked_at, dead.name.as_str()), (Some(now()), "ci (api-1)"));
+    store.note_use(Use::ApiKey { id: "api-2".into(), at: now() });
+    store.flush().await;
+    assert_eq!(store.api_key("api-2").await.expect("asked").expect("there").last_used_at, Some(now()));
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_read_in_pages_and_by_filters() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).await;
+    for (action, sandbox) in
+        [("login", Some("sb-1")), ("file.write", Some("sb-1")), ("file.remove", Some("sb-2")), ("f%", None)]
+    {
+        let Record::Audit(row) = audit(action) else { unreachable!("it is a row of the audit trail") };
+        let row = AuditRow { sandbox_id: sandbox.map(str::to_owned), ..row };
+        store.record(Record::Audit(row)).await;
+    }
+    store.flush().await;
+    let ask = async |query: AuditQuery| -> Vec<(i64, String)> {
+        let found = store.audit(&query).await.expect("asked");
+        found.into_iter().map(|entry| (entry.seq, entry.row.action)).collect()
+    };
+    let all = AuditQuery { limit: 2, ..AuditQuery::default() };
+    assert_eq!(ask(all.clone()).await, [(4, "f%".to_owned()), (3, "file.remove".to_owned())]);
+    let next = AuditQuery { before: Some(3), ..all };
+    assert_eq!(ask(next).await, [(2, "file.write".to_owned()), (1, "login".to_owned())]);
+    let files = AuditQuery { limit: 9, action: Some("file.".into()), ..AuditQuery::default() };
+    assert_eq!(ask(files.clone()).await.len(), 2);
+    let one = AuditQuery { sandbox_id: Some("sb-1".into()), ..files };
+    assert_eq!(ask(one).await, [(2, "file.write".to_owned())]);
+    // What has a meaning in a pattern has none here.
+    let odd = AuditQuery { limit: 9, action: Some("f%".into()), ..AuditQuery::default() };
+    assert_eq!(ask(odd).await, [(4, "f%".to_owned())]);
 }

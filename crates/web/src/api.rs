@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 
 use sandgate_driver::{AdoptTarget, ImageEvent};
+use sandgate_policy::Role;
 use sandgate_policy::{
     CertAuthority, FileAccess, ForwardRules, KeyName, Label, SandboxName, Scopes, SourceNetworks,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 pub use sandgate_gateway::sandboxes::{DEFAULT_DRIVER, NewSandbox};
 
-/// `GET /v1/status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `GET /api/v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the gateway.
     pub version: String,
@@ -36,7 +38,7 @@ pub struct Status {
 }
 
 /// A sandbox, as `sandbox ls` and `sandbox inspect` show it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SandboxView {
     /// Identifier.
     pub id: String,
@@ -92,31 +94,35 @@ pub struct SandboxView {
     pub link: Option<String>,
     /// What may be forwarded into it and out of it, whoever comes; empty restricts nothing.
     #[serde(default)]
+    #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
-/// `POST /v1/adopt`: makes a sandbox of a container that is there already.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /api/v1/adopt`: makes a sandbox of a container that is there already.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Adopt {
     /// Which one.
+    #[schema(value_type = String)]
     pub target: AdoptTarget,
     /// What it is to be called; the container's name if not said.
     #[serde(default)]
+    #[schema(value_type = Option<crate::schema::Name>)]
     pub name: Option<SandboxName>,
     /// Login user inside; the container's if not said.
     #[serde(default)]
     pub user: Option<String>,
     /// What may be forwarded into it and out of it, whoever comes.
     #[serde(default)]
+    #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
 }
 
-/// `POST /v1/tokens`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /api/v1/tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Name of the sandbox.
@@ -126,23 +132,28 @@ pub struct CreateToken {
     pub ttl_seconds: Option<u64>,
     /// What it is good for; all, if not said, or `sftp` alone if `files` has a restriction.
     #[serde(default)]
+    #[schema(value_type = Option<crate::schema::ScopeNames>)]
     pub scopes: Option<Scopes>,
     /// A text for people.
     #[serde(default)]
+    #[schema(value_type = crate::schema::LabelText)]
     pub label: Label,
     /// Networks it may be used from; empty means anywhere.
     #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     pub sources: SourceNetworks,
     /// What the file servers do for it.
     #[serde(default)]
+    #[schema(value_type = crate::schema::Files)]
     pub files: FileAccess,
     /// What may be forwarded for it; empty restricts nothing.
     #[serde(default)]
+    #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
 }
 
 /// The answer: the only time that the token is shown. Its `Debug` leaves the token out.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenCreated {
     /// Identifier, for `token revoke`.
     pub id: String,
@@ -162,7 +173,7 @@ impl std::fmt::Debug for TokenCreated {
 }
 
 /// A token, as `token ls` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
     /// Identifier.
     pub id: String,
@@ -175,13 +186,17 @@ pub struct TokenView {
     /// `active`, `expired` or `revoked`.
     pub state: String,
     /// What it is good for.
+    #[schema(value_type = Vec<crate::schema::ScopeName>)]
     pub scopes: Scopes,
     /// Where it may be used from; empty means anywhere.
+    #[schema(value_type = Vec<String>)]
     pub sources: SourceNetworks,
     /// What the file servers do for it.
+    #[schema(value_type = crate::schema::Files)]
     pub files: FileAccess,
     /// What may be forwarded for it; empty restricts nothing.
     #[serde(default)]
+    #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
@@ -197,11 +212,12 @@ pub struct TokenView {
     pub last_used_at: Option<OffsetDateTime>,
 }
 
-/// `POST /v1/keys`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /api/v1/keys`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddKey {
     /// Its name.
+    #[schema(value_type = crate::schema::Name)]
     pub name: KeyName,
     /// The content of an `id_*.pub` file.
     pub public_key: String,
@@ -210,11 +226,12 @@ pub struct AddKey {
     pub sandboxes: Vec<String>,
     /// Makes it an authority: its certificates log in, and it does not itself.
     #[serde(default)]
+    #[schema(value_type = Option<crate::schema::Authority>)]
     pub cert_authority: Option<CertAuthority>,
 }
 
 /// A key, as `key ls` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct KeyView {
     /// Identifier.
     pub id: String,
@@ -228,6 +245,7 @@ pub struct KeyView {
     pub sandboxes: Option<Vec<String>>,
     /// Set for an authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::schema::Authority>)]
     pub cert_authority: Option<CertAuthority>,
     /// When it was added.
     #[serde(with = "time::serde::rfc3339")]
@@ -238,7 +256,7 @@ pub struct KeyView {
 }
 
 /// An image, as `image ls` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ImageView {
     /// Name.
     pub name: String,
@@ -255,8 +273,8 @@ pub struct ImageView {
     pub added_at: OffsetDateTime,
 }
 
-/// `POST /v1/images/pull`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /api/v1/images/pull`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
     /// The image's name.
@@ -270,7 +288,7 @@ pub struct PullImage {
 }
 
 /// A login at a registry. Its `Debug` leaves the password out.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// The user.
@@ -303,11 +321,12 @@ pub enum PullEvent {
     },
 }
 
-/// `POST /v1/images/import`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// `POST /api/v1/images/import`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportImage {
     /// The file or directory; absolute.
+    #[schema(value_type = String)]
     pub source: PathBuf,
     /// What to call it; what the file says, if not said.
     #[serde(default)]
@@ -315,7 +334,7 @@ pub struct ImportImage {
 }
 
 /// A live session, as `session ls` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SessionView {
     /// Identifier, for `session kill`.
     pub id: String,
@@ -338,14 +357,148 @@ pub struct SessionView {
     pub bytes_out: u64,
 }
 
+/// `POST /api/v1/login`: one of the two. Its `Debug` shows neither.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// An API key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The code of a login link.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+impl std::fmt::Debug for LoginRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginRequest").finish_non_exhaustive()
+    }
+}
+
+/// Who is asking.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// As the audit trail names them.
+    pub name: String,
+    /// What they may do.
+    #[schema(value_type = crate::schema::RoleName)]
+    pub role: Role,
+}
+
+/// A code for one login. Its `Debug` leaves it out.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginLink {
+    /// The code.
+    pub code: String,
+    /// The address that uses it, where HTTP is served.
+    pub url: Option<String>,
+}
+
+impl std::fmt::Debug for LoginLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginLink").finish_non_exhaustive()
+    }
+}
+
+/// `POST /api/v1/api-keys`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApiKey {
+    /// Its name.
+    #[schema(value_type = crate::schema::Name)]
+    pub name: KeyName,
+    /// What it is good for.
+    #[schema(value_type = crate::schema::RoleName)]
+    pub role: Role,
+    /// How long it lives, in seconds; until it is revoked, if not said.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// The answer: the only time that the key is shown. Its `Debug` leaves it out.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyCreated {
+    /// Identifier, for `api-key revoke`.
+    pub id: String,
+    /// The secret.
+    pub key: String,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+impl std::fmt::Debug for ApiKeyCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKeyCreated").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// An API key, as `api-key ls` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyView {
+    /// Identifier.
+    pub id: String,
+    /// The first 8 characters.
+    pub prefix: String,
+    /// Its name.
+    pub name: String,
+    /// What it is good for.
+    #[schema(value_type = crate::schema::RoleName)]
+    pub role: Role,
+    /// `active`, `expired` or `revoked`.
+    pub state: String,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was revoked.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub revoked_at: Option<OffsetDateTime>,
+    /// When it was last used.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// A page of the audit trail, the newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// Its rows.
+    pub entries: Vec<AuditView>,
+    /// What to ask for as `before` to read on; `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// A row of the audit trail.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Its number, which grows.
+    pub id: i64,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// What was done, such as `token.create`.
+    pub action: String,
+    /// The sandbox, by name; by identifier when it is gone.
+    pub sandbox: Option<String>,
+    /// Who, as a person would name it.
+    pub actor: String,
+    /// From which address.
+    pub client: Option<String>,
+    /// The rest, for people.
+    pub detail: String,
+}
+
 /// How many connections a revocation has ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Ended {
     /// Connections that were ended.
     pub connections: usize,
 }
 
-/// `POST /v1/sandboxes/{name}/sftp`, with an upgrade to `sandgate-sftp`.
+/// `POST /api/v1/sandboxes/{name}/sftp`, with an upgrade to `sandgate-sftp`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SftpRequest {
@@ -354,13 +507,115 @@ pub struct SftpRequest {
     pub user: Option<Vec<u8>>,
 }
 
+fn about_blank() -> String {
+    "about:blank".to_owned()
+}
+
 /// An error answer (RFC 9457).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProblemView {
+    /// A URI for the kind of problem; `about:blank` where the status says it all.
+    #[serde(rename = "type", default = "about_blank")]
+    pub kind: String,
     /// The status in words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
     /// One sentence for people.
     pub detail: String,
+}
+
+/// `POST /api/v1/sandboxes/{name}/exec`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// A line for the user's shell. Either this or `argv`.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// The words of a command, without a shell.
+    #[serde(default)]
+    pub argv: Option<Vec<String>>,
+    /// Its standard input; empty if not said.
+    #[serde(default)]
+    pub stdin: Option<String>,
+    /// The same in base64, for what is not text.
+    #[serde(default)]
+    pub stdin_base64: Option<String>,
+    /// Variables.
+    #[serde(default)]
+    pub env: std::collections::BTreeMap<String, String>,
+    /// User inside; the sandbox's own if not said.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// How long it may run, in seconds; 60 if not said.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 3600)]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecEnd {
+    /// By itself; see `exit_code`.
+    Exited,
+    /// By a signal; see `signal`.
+    Signaled,
+    /// Its time was over.
+    TimedOut,
+    /// It said more than an answer can hold.
+    OutputLimit,
+    /// Somebody ended it; see `detail`.
+    Ended,
+    /// The sandbox was lost.
+    LinkLost,
+}
+
+/// Bytes as JSON: text as it is, all else in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "encoding", content = "data", rename_all = "kebab-case")]
+pub enum Output {
+    /// UTF-8.
+    #[serde(rename = "utf-8")]
+    Text(String),
+    /// RFC 4648 section 4.
+    Base64(String),
+}
+
+impl Output {
+    /// The bytes, exactly.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>) -> Output {
+        use base64::Engine as _;
+        match String::from_utf8(bytes) {
+            Ok(text) => Output::Text(text),
+            Err(error) => Output::Base64(base64::engine::general_purpose::STANDARD.encode(error.as_bytes())),
+        }
+    }
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExecResult {
+    /// Identifier of the session, as the audit trail and recordings name it.
+    pub session: String,
+    /// How it ended.
+    pub end: ExecEnd,
+    /// Its exit code; for one that a signal ended, what a shell gives (128 and the signal's number).
+    pub exit_code: Option<u32>,
+    /// The signal, without `SIG`.
+    pub signal: Option<String>,
+    /// Whether it left a core dump.
+    pub core_dumped: bool,
+    /// The rest, for people.
+    pub detail: Option<String>,
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error.
+    pub stderr: Output,
+    /// When it was started.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// How long it ran.
+    pub seconds: f64,
 }

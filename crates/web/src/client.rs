@@ -106,7 +106,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn link(&self, sandbox: &str) -> Result<TokioIo<Upgraded>, ClientError> {
-        let path = format!("/v1/sandboxes/{}/link", segment(sandbox));
+        let path = format!("/api/v1/sandboxes/{}/link", segment(sandbox));
         self.upgrade(path, link::PROTOCOL, &()).await.map(TokioIo::new)
     }
 
@@ -119,7 +119,7 @@ impl Client {
         sandbox: &str,
         request: &SftpRequest,
     ) -> Result<std::os::unix::net::UnixStream, ClientError> {
-        let path = format!("/v1/sandboxes/{}/sftp", segment(sandbox));
+        let path = format!("/api/v1/sandboxes/{}/sftp", segment(sandbox));
         let upgraded = self.upgrade(path, sftp::PROTOCOL, request).await?;
         let parts = upgraded
             .downcast::<TokioIo<UnixStream>>()

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{StatusCode, Uri};
-use axum::routing::{delete, get, post};
+use axum::middleware::from_fn;
+use axum::routing::post;
 use axum::serve::Listener;
 use axum::{Extension, Router};
 use sandgate_gateway::Gateway;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::problem::Problem;
-use crate::{images, keys, link, sandboxes, sessions, sftp, ssh_config, status, tokens};
+use crate::caller::as_owner;
+use crate::{link, routes, sftp};
 
 /// The socket's name below the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -75,36 +75,14 @@ fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The API for the owner, and with it what only the command line uses: links and file servers on upgraded connections.
 fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status::show))
-        .route("/v1/ssh-config", get(ssh_config::all))
-        .route("/v1/sandboxes", get(sandboxes::list).post(sandboxes::create))
-        .route("/v1/adopt", post(sandboxes::adopt))
-        .route("/v1/sandboxes/{name}", get(sandboxes::inspect).delete(sandboxes::remove))
-        .route("/v1/sandboxes/{name}/start", post(sandboxes::start))
-        .route("/v1/sandboxes/{name}/stop", post(sandboxes::stop))
-        .route("/v1/sandboxes/{name}/pause", post(sandboxes::pause))
-        .route("/v1/sandboxes/{name}/resume", post(sandboxes::resume))
-        .route("/v1/sandboxes/{name}/link", post(link::start))
-        .route("/v1/sandboxes/{name}/sftp", post(sftp::start))
-        .route("/v1/sandboxes/{name}/ssh-config", get(ssh_config::one))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{id}", delete(tokens::revoke))
-        .route("/v1/keys", get(keys::list).post(keys::add))
-        .route("/v1/keys/{name}", delete(keys::remove))
-        .route("/v1/images", get(images::list).delete(images::remove))
-        .route("/v1/images/pull", post(images::pull))
-        .route("/v1/images/import", post(images::import))
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", delete(sessions::kill))
-        .fallback(not_found)
-        .layer(Extension(Arc::<link::Waiting>::default()))
-        .with_state(gateway)
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+    let (api, document) = routes::api();
+    let upgrades = Router::new()
+        .route("/sandboxes/{name}/link", post(link::start))
+        .route("/sandboxes/{name}/sftp", post(sftp::start));
+    let all = api.merge(upgrades).merge(routes::document(document)).layer(from_fn(as_owner));
+    routes::mount(all).layer(Extension(Arc::<link::Waiting>::default())).with_state(gateway)
 }
 
 /// Accepts connections of the gateway's own user and of root, and closes all others.

@@ -1,4 +1,4 @@
-//! `/v1/images`. Pulling answers with a stream of events, one JSON object a line; the last one is the outcome.
+//! `/api/v1/images`. Pulling answers with a stream of events, one JSON object a line; the last one is the outcome.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use sandgate_driver::{Credentials, ImageError, ImageEvent, ImageProgress, ImageRef, StoredImage};
 use sandgate_gateway::Gateway;
+use sandgate_gateway::audit::{Actor, acting_as};
 use sandgate_gateway::images::{PullRequest, RemoveError};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -16,14 +17,26 @@ use tokio::sync::mpsc;
 
 use crate::api::{ImageView, ImportImage, PullEvent, PullImage};
 use crate::problem::{Problem, parse};
+use crate::schema::Refusals;
 
 /// Events that wait for a client to read them. Where it is slow, counts of bytes are left out; the outcome is not.
 const WAITING_EVENTS: usize = 1024;
 
+/// Every image in the store.
+#[utoipa::path(
+    get, path = "/images", tag = "images",
+    responses((status = 200, body = Vec<ImageView>), Refusals)
+)]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Result<Json<Vec<ImageView>>, Problem> {
     Ok(Json(gateway.images.list().await?.into_iter().map(view).collect()))
 }
 
+/// Imports an image from a file on the gateway's machine.
+#[utoipa::path(
+    post, path = "/images/import", tag = "images",
+    request_body = ImportImage,
+    responses((status = 201, body = ImageView), Refusals)
+)]
 pub(crate) async fn import(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
@@ -36,6 +49,12 @@ pub(crate) async fn import(
     Ok((StatusCode::CREATED, Json(view(gateway.images.import(&asked.source, name).await?))))
 }
 
+/// Pulls an image; the answer is a JSON object a line, the last of which is the outcome.
+#[utoipa::path(
+    post, path = "/images/pull", tag = "images",
+    request_body = PullImage,
+    responses((status = 200, body = String, content_type = "application/x-ndjson"), Refusals)
+)]
 pub(crate) async fn pull(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Result<Response, Problem> {
     let asked: PullImage = parse(&body)?;
     let login = asked.login.map(|login| Credentials { username: login.username, password: login.password });
@@ -45,7 +64,8 @@ pub(crate) async fn pull(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Re
         credentials: login,
     };
     let (sender, mut receiver) = mpsc::channel::<PullEvent>(WAITING_EVENTS);
-    tokio::spawn(async move {
+    let actor = Actor::current();
+    tokio::spawn(acting_as(actor, async move {
         let progress = Events(sender.clone());
         let outcome = tokio::select! {
             outcome = gateway.images.pull(request, &progress) => outcome,
@@ -58,7 +78,7 @@ pub(crate) async fn pull(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Re
         };
         // Fails only where the client has gone.
         let _ = sender.send(last).await;
-    });
+    }));
     let lines = futures_util::stream::poll_fn(move |context| {
         receiver.poll_recv(context).map(|event| event.map(|event| line(&event)))
     });
@@ -72,6 +92,12 @@ pub(crate) struct RemoveQuery {
     name: String,
 }
 
+/// Removes an image.
+#[utoipa::path(
+    delete, path = "/images", tag = "images",
+    params(("name" = String, Query)),
+    responses((status = 204), Refusals)
+)]
 pub(crate) async fn remove(
     State(gateway): State<Arc<Gateway>>,
     Query(query): Query<RemoveQuery>,

@@ -1,4 +1,4 @@
-//! `/v1/keys`.
+//! `/api/v1/keys`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,14 @@ use sandgate_store::{KeyRow, KeySandboxes};
 
 use crate::api::{AddKey, Ended, KeyView};
 use crate::problem::{Problem, parse};
+use crate::schema::Refusals;
 
+/// Adds a public key, or an authority of certificates.
+#[utoipa::path(
+    post, path = "/keys", tag = "keys",
+    request_body = AddKey,
+    responses((status = 201, body = KeyView), Refusals)
+)]
 pub(crate) async fn add(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
@@ -21,10 +28,21 @@ pub(crate) async fn add(
     Ok((StatusCode::CREATED, Json(view(&gateway, row))))
 }
 
+/// Every public key, by name.
+#[utoipa::path(
+    get, path = "/keys", tag = "keys",
+    responses((status = 200, body = Vec<KeyView>), Refusals)
+)]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Result<Json<Vec<KeyView>>, Problem> {
     Ok(Json(gateway.keys.list().await?.into_iter().map(|row| view(&gateway, row)).collect()))
 }
 
+/// Removes a public key and ends what rests on it.
+#[utoipa::path(
+    delete, path = "/keys/{name}", tag = "keys",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Ended), Refusals)
+)]
 pub(crate) async fn remove(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,

@@ -1,27 +1,39 @@
-//! HTTP: the control API on a Unix socket, its client, and the health check.
+//! HTTP: the API, its client, and the pages for operations.
 //!
-//! The control API is for the owner alone: the socket lies in the data directory (0700), has mode 0600, and every
-//! connection's user is checked. JSON under `/v1`; errors are `application/problem+json` (RFC 9457) whose `detail` is one
-//! sentence for people. The TCP listener serves `/healthz`, `/metrics` and a page that says what this is, and nothing else.
+//! One router serves the API below `/api/v1`, on TCP to holders of API keys and on a Unix socket to the owner: that socket lies in the data
+//! directory (0700), has mode 0600, and every connection's user is checked. Errors are `application/problem+json` (RFC 9457) whose
+//! `detail` is one sentence for people. `/healthz`, `/readyz` and `/metrics` need no key, and can have a listener of their own.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod api;
+mod api_keys;
+mod audit;
+mod caller;
 pub mod client;
 mod control;
+mod exec;
 mod health;
+mod http;
 mod images;
 mod keys;
 mod link;
+mod login;
+mod origin;
 mod problem;
+mod routes;
 mod sandboxes;
+mod schema;
+mod server;
 mod sessions;
 mod sftp;
 mod ssh_config;
 mod status;
+mod tls;
 mod tokens;
 mod upgrade;
 
 pub use control::{ControlError, ControlSocket, SOCKET_NAME, socket_path};
-pub use health::HealthServer;
+pub use health::Operations;
+pub use http::{HttpServer, TlsError};
 pub use link::LinkDial;

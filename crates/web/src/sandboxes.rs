@@ -1,4 +1,4 @@
-//! `/v1/sandboxes`.
+//! `/api/v1/sandboxes`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,11 +16,23 @@ use time::OffsetDateTime;
 
 use crate::api::{Adopt, NewSandbox, SandboxView};
 use crate::problem::{Problem, parse};
+use crate::schema::Refusals;
 
+/// Every sandbox.
+#[utoipa::path(
+    get, path = "/sandboxes", tag = "sandboxes",
+    responses((status = 200, body = Vec<SandboxView>), Refusals)
+)]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SandboxView>> {
     Json(gateway.sandboxes.list().await.into_iter().map(view).collect())
 }
 
+/// Makes a sandbox.
+#[utoipa::path(
+    post, path = "/sandboxes", tag = "sandboxes",
+    request_body = crate::schema::CreateSandbox,
+    responses((status = 201, body = SandboxView), Refusals)
+)]
 pub(crate) async fn create(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
@@ -29,6 +41,12 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
 }
 
+/// Makes a sandbox of a container that is there already.
+#[utoipa::path(
+    post, path = "/adopt", tag = "sandboxes",
+    request_body = Adopt,
+    responses((status = 201, body = SandboxView), Refusals)
+)]
 pub(crate) async fn adopt(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
@@ -51,6 +69,12 @@ fn own_name(target: &AdoptTarget) -> Option<SandboxName> {
     target.name()?.to_ascii_lowercase().replace(['_', '.'], "-").parse().ok()
 }
 
+/// One sandbox.
+#[utoipa::path(
+    get, path = "/sandboxes/{name}", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = SandboxView), Refusals)
+)]
 pub(crate) async fn inspect(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -58,6 +82,12 @@ pub(crate) async fn inspect(
     Ok(Json(view(gateway.sandboxes.inspect(&name).await?)))
 }
 
+/// Starts a sandbox, and waits until it can be reached.
+#[utoipa::path(
+    post, path = "/sandboxes/{name}/start", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = SandboxView), Refusals)
+)]
 pub(crate) async fn start(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -65,6 +95,12 @@ pub(crate) async fn start(
     Ok(Json(view(gateway.sandboxes.start(&name, &NoProgress).await?)))
 }
 
+/// Stops a sandbox; what it has written stays.
+#[utoipa::path(
+    post, path = "/sandboxes/{name}/stop", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = SandboxView), Refusals)
+)]
 pub(crate) async fn stop(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -72,6 +108,12 @@ pub(crate) async fn stop(
     Ok(Json(view(gateway.sandboxes.stop(&name).await?)))
 }
 
+/// Pauses a virtual machine.
+#[utoipa::path(
+    post, path = "/sandboxes/{name}/pause", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = SandboxView), Refusals)
+)]
 pub(crate) async fn pause(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -79,6 +121,12 @@ pub(crate) async fn pause(
     Ok(Json(view(gateway.sandboxes.change(&name, Change::Pause).await?)))
 }
 
+/// Resumes a virtual machine.
+#[utoipa::path(
+    post, path = "/sandboxes/{name}/resume", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = SandboxView), Refusals)
+)]
 pub(crate) async fn resume(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -93,6 +141,12 @@ pub(crate) struct RemoveQuery {
     force: bool,
 }
 
+/// Removes a sandbox with all that it has written.
+#[utoipa::path(
+    delete, path = "/sandboxes/{name}", tag = "sandboxes",
+    params(("name" = String, Path), ("force" = Option<bool>, Query, description = "Stop it first")),
+    responses((status = 204), Refusals)
+)]
 pub(crate) async fn remove(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,

@@ -1,4 +1,4 @@
-//! `/v1/sessions`: the live ones.
+//! `/api/v1/sessions`: the live ones.
 
 use std::sync::Arc;
 
@@ -10,11 +10,23 @@ use sandgate_gateway::session::{EndReason, SessionInfo};
 
 use crate::api::SessionView;
 use crate::problem::Problem;
+use crate::schema::Refusals;
 
+/// Every live session.
+#[utoipa::path(
+    get, path = "/sessions", tag = "sessions",
+    responses((status = 200, body = Vec<SessionView>), Refusals)
+)]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SessionView>> {
     Json(gateway.registry.list().into_iter().map(view).collect())
 }
 
+/// Ends a session.
+#[utoipa::path(
+    delete, path = "/sessions/{id}", tag = "sessions",
+    params(("id" = String, Path)),
+    responses((status = 204), Refusals)
+)]
 pub(crate) async fn kill(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,

@@ -1,4 +1,4 @@
-//! `POST /v1/sandboxes/{name}/sftp`: a session with the agent's SFTP server over an upgraded connection.
+//! `POST /api/v1/sandboxes/{name}/sftp`: a session with the agent's SFTP server over an upgraded connection.
 //!
 //! After the upgrade the stream is SFTP and nothing else, in both directions. There is no place in it for a reason: a session that is
 //! ended from our side ends with the stream, and the reason is in the session's record.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::sleep;
 
 use crate::api::SftpRequest;
+use crate::caller::Caller;
 use crate::problem::{Problem, parse};
 use crate::upgrade;
 
@@ -43,6 +44,7 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 
 pub(crate) async fn start(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     mut request: Request,
 ) -> Result<Response, Problem> {
@@ -52,7 +54,7 @@ pub(crate) async fn start(
         .await
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let asked: SftpRequest = parse(&body)?;
-    let principal = upgrade::owner(&gateway, name)?;
+    let principal = caller.principal(&gateway, name)?;
     let connection = gateway.registry.connect(principal.clone());
     let request = SessionRequest {
         program: Program::Files(Files { protocol: FileProtocol::Sftp, root: None, read_only: false }),

@@ -1,4 +1,4 @@
-//! `GET /v1/ssh-config`: Host blocks for `~/.ssh/config`.
+//! `GET /api/v1/ssh-config`: Host blocks for `~/.ssh/config`.
 //!
 //! The alias is the sandbox's name, so `ssh demo`, `scp demo:…` and IDEs work without a port on their command lines.
 //! `HostKeyAlias` gives all sandboxes of one gateway one name in known_hosts, whatever alias or tunnel leads to them.
@@ -11,13 +11,25 @@ use axum::http::StatusCode;
 use sandgate_gateway::Gateway;
 
 use crate::problem::Problem;
+use crate::schema::Refusals;
 use crate::status::host_key_lines;
 
+/// Host blocks for ~/.ssh/config, for every sandbox.
+#[utoipa::path(
+    get, path = "/ssh-config", tag = "gateway",
+    responses((status = 200, body = String, content_type = "text/plain"), Refusals)
+)]
 pub(crate) async fn all(State(gateway): State<Arc<Gateway>>) -> Result<String, Problem> {
     let names: Vec<String> = gateway.sandboxes.list().await.into_iter().map(|info| info.spec.name).collect();
     render(&gateway, &names)
 }
 
+/// A Host block for ~/.ssh/config.
+#[utoipa::path(
+    get, path = "/sandboxes/{name}/ssh-config", tag = "sandboxes",
+    params(("name" = String, Path)),
+    responses((status = 200, body = String, content_type = "text/plain"), Refusals)
+)]
 pub(crate) async fn one(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,

@@ -1,4 +1,4 @@
-//! `GET /v1/status`.
+//! `GET /api/v1/status`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,13 @@ use sandgate_gateway::Gateway;
 
 use crate::api::Status;
 use crate::problem::Problem;
+use crate::schema::Refusals;
 
+/// What the gateway is and where it is reached.
+#[utoipa::path(
+    get, path = "/status", tag = "gateway",
+    responses((status = 200, body = Status), Refusals)
+)]
 pub(crate) async fn show(State(gateway): State<Arc<Gateway>>) -> Result<Json<Status>, Problem> {
     let (ssh_host, ssh_port) = gateway.advertised();
     Ok(Json(Status {

@@ -1,4 +1,4 @@
-//! `/v1/tokens`.
+//! `/api/v1/tokens`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,14 @@ use time::{Duration, OffsetDateTime};
 
 use crate::api::{CreateToken, Ended, TokenCreated, TokenView};
 use crate::problem::{Problem, parse};
+use crate::schema::Refusals;
 
+/// Makes a token. The answer is the only time that it is shown.
+#[utoipa::path(
+    post, path = "/tokens", tag = "tokens",
+    request_body = CreateToken,
+    responses((status = 201, body = TokenCreated), Refusals)
+)]
 pub(crate) async fn create(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
@@ -43,11 +50,22 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
+/// Every token, newest first.
+#[utoipa::path(
+    get, path = "/tokens", tag = "tokens",
+    responses((status = 200, body = Vec<TokenView>), Refusals)
+)]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Result<Json<Vec<TokenView>>, Problem> {
     let now = OffsetDateTime::now_utc();
     Ok(Json(gateway.tokens.list().await?.into_iter().map(|found| view(found, now)).collect()))
 }
 
+/// Revokes a token and ends what rests on it.
+#[utoipa::path(
+    delete, path = "/tokens/{id}", tag = "tokens",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Ended), Refusals)
+)]
 pub(crate) async fn revoke(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,

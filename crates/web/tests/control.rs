@@ -6,7 +6,6 @@ mod fake;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fake::FakeDriver;
 use sandgate_driver::Driver;
@@ -17,8 +16,7 @@ use sandgate_web::api::{
     TokenView,
 };
 use sandgate_web::client::{Client, ClientError};
-use sandgate_web::{ControlSocket, HealthServer, LinkDial, socket_path};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use sandgate_web::{ControlSocket, LinkDial, socket_path};
 
 struct Api {
     directory: tempfile::TempDir,
@@ -46,7 +44,7 @@ fn said<T>(result: Result<T, ClientError>) -> String {
 }
 
 async fn make(api: &Api, name: &str) -> SandboxView {
-    api.client.post("/v1/sandboxes", &NewSandbox::new(name.parse().expect("a name"))).await.expect("made")
+    api.client.post("/api/v1/sandboxes", &NewSandbox::new(name.parse().expect("a name"))).await.expect("made")
 }
 
 fn wish(sandbox: &str) -> CreateToken {
@@ -66,20 +64,22 @@ async fn the_life_of_a_sandbox() {
     let api = api().await;
     let made = make(&api, "box").await;
     assert_eq!((made.name.as_str(), made.state.as_str()), ("box", "created"));
-    let started: SandboxView = api.client.post("/v1/sandboxes/box/start", &()).await.expect("started");
+    let started: SandboxView = api.client.post("/api/v1/sandboxes/box/start", &()).await.expect("started");
     assert_eq!(
         (started.state.as_str(), started.warnings.as_slice()),
         ("running", ["no limits".to_owned()].as_slice())
     );
-    assert!(said(api.client.delete("/v1/sandboxes/box").await).contains("--force"));
-    let stopped: SandboxView = api.client.post("/v1/sandboxes/box/stop", &()).await.expect("stopped");
+    assert!(said(api.client.delete("/api/v1/sandboxes/box").await).contains("--force"));
+    let stopped: SandboxView = api.client.post("/api/v1/sandboxes/box/stop", &()).await.expect("stopped");
     assert_eq!((stopped.state.as_str(), stopped.reason.as_deref()), ("stopped", Some("stopped on request")));
     let text = serde_json::to_string(&stopped).expect("JSON");
     assert!(!text.contains("running"), "scripts look for the word: {text}");
-    let list: Vec<SandboxView> = api.client.get("/v1/sandboxes").await.expect("a list");
+    let list: Vec<SandboxView> = api.client.get("/api/v1/sandboxes").await.expect("a list");
     assert_eq!(list.len(), 1);
-    api.client.delete("/v1/sandboxes/box").await.expect("removed");
-    assert!(said(api.client.get::<SandboxView>("/v1/sandboxes/box").await).contains("no sandbox \"box\""));
+    api.client.delete("/api/v1/sandboxes/box").await.expect("removed");
+    assert!(
+        said(api.client.get::<SandboxView>("/api/v1/sandboxes/box").await).contains("no sandbox \"box\"")
+    );
 }
 
 #[tokio::test]
@@ -88,25 +88,25 @@ async fn mistakes_get_one_clear_sentence() {
     make(&api, "box").await;
     let again = NewSandbox::new("box".parse().expect("a name"));
     assert!(
-        said(api.client.post::<SandboxView>("/v1/sandboxes", &again).await).contains("already a sandbox")
+        said(api.client.post::<SandboxView>("/api/v1/sandboxes", &again).await).contains("already a sandbox")
     );
     let bad = serde_json::json!({ "name": "Bad_Name" });
-    assert!(said(api.client.post::<SandboxView>("/v1/sandboxes", &bad).await).contains("lower-case"));
+    assert!(said(api.client.post::<SandboxView>("/api/v1/sandboxes", &bad).await).contains("lower-case"));
     let odd = serde_json::json!({ "name": "ok", "colour": 1 });
-    assert!(said(api.client.post::<SandboxView>("/v1/sandboxes", &odd).await).contains("colour"));
+    assert!(said(api.client.post::<SandboxView>("/api/v1/sandboxes", &odd).await).contains("colour"));
     let no_driver = serde_json::json!({ "name": "ok", "driver": "magic" });
     assert!(
-        said(api.client.post::<SandboxView>("/v1/sandboxes", &no_driver).await)
+        said(api.client.post::<SandboxView>("/api/v1/sandboxes", &no_driver).await)
             .contains("no driver \"magic\"")
     );
     assert!(
-        said(api.client.post::<TokenCreated>("/v1/tokens", &wish("nosuch")).await).contains("no sandbox")
+        said(api.client.post::<TokenCreated>("/api/v1/tokens", &wish("nosuch")).await).contains("no sandbox")
     );
     let long = CreateToken { ttl_seconds: Some(u64::MAX), ..wish("box") };
-    assert!(said(api.client.post::<TokenCreated>("/v1/tokens", &long).await).contains("720 hours"));
-    assert!(said(api.client.delete("/v1/tokens/tok-x").await).contains("no token"));
-    assert!(said(api.client.delete("/v1/sessions/ses-x").await).contains("no live session"));
-    assert!(said(api.client.get::<Status>("/v1/nothing").await).contains("nothing at /v1/nothing"));
+    assert!(said(api.client.post::<TokenCreated>("/api/v1/tokens", &long).await).contains("720 hours"));
+    assert!(said(api.client.delete("/api/v1/tokens/tok-x").await).contains("no token"));
+    assert!(said(api.client.delete("/api/v1/sessions/ses-x").await).contains("no live session"));
+    assert!(said(api.client.get::<Status>("/api/v1/nothing").await).contains("nothing at /api/v1/nothing"));
 }
 
 #[tokio::test]
@@ -114,16 +114,16 @@ async fn a_token_is_shown_once() {
     let api = api().await;
     make(&api, "box").await;
     api.gateway.set_ssh_address("127.0.0.1:2299".parse().expect("an address"));
-    let created: TokenCreated = api.client.post("/v1/tokens", &wish("box")).await.expect("a token");
+    let created: TokenCreated = api.client.post("/api/v1/tokens", &wish("box")).await.expect("a token");
     assert_eq!(created.ssh_command, format!("ssh -p 2299 {}@127.0.0.1", created.token));
     assert!(!format!("{created:?}").contains(&created.token));
-    let listed = api.client.get_text("/v1/tokens").await.expect("a list");
+    let listed = api.client.get_text("/api/v1/tokens").await.expect("a list");
     assert!(!listed.contains(&created.token[..9]), "{listed}");
     let tokens: Vec<TokenView> = serde_json::from_str(&listed).expect("JSON");
     assert_eq!((tokens[0].id.as_str(), tokens[0].state.as_str()), (created.id.as_str(), "active"));
     assert_eq!((tokens[0].sandbox.as_str(), tokens[0].label.as_str()), ("box", "ci"));
-    api.client.delete(&format!("/v1/tokens/{}", created.id)).await.expect("revoked");
-    let tokens: Vec<TokenView> = api.client.get("/v1/tokens").await.expect("a list");
+    api.client.delete(&format!("/api/v1/tokens/{}", created.id)).await.expect("revoked");
+    let tokens: Vec<TokenView> = api.client.get("/api/v1/tokens").await.expect("a list");
     assert_eq!(tokens[0].state, "revoked");
     api.gateway.store.flush().await;
     let audit = api.gateway.store.audit_tail(10).await.expect("rows");
@@ -143,14 +143,14 @@ async fn keys_and_sessions() {
         sandboxes: vec!["box".to_owned()],
         cert_authority: None,
     };
-    let added: KeyView = api.client.post("/v1/keys", &add).await.expect("added");
+    let added: KeyView = api.client.post("/api/v1/keys", &add).await.expect("added");
     assert_eq!(added.sandboxes, Some(vec!["box".to_owned()]));
-    assert!(said(api.client.post::<KeyView>("/v1/keys", &add).await).contains("already a key"));
-    let keys: Vec<KeyView> = api.client.get("/v1/keys").await.expect("a list");
+    assert!(said(api.client.post::<KeyView>("/api/v1/keys", &add).await).contains("already a key"));
+    let keys: Vec<KeyView> = api.client.get("/api/v1/keys").await.expect("a list");
     assert_eq!(keys[0].fingerprint, "SHA256:UCUiLr7Pjs9wFFJMDByLgc3NrtdU344OgUM45wZPcIQ");
-    api.client.delete("/v1/keys/me").await.expect("removed");
-    assert!(said(api.client.delete("/v1/keys/me").await).contains("no key"));
-    let sessions: Vec<SessionView> = api.client.get("/v1/sessions").await.expect("a list");
+    api.client.delete("/api/v1/keys/me").await.expect("removed");
+    assert!(said(api.client.delete("/api/v1/keys/me").await).contains("no key"));
+    let sessions: Vec<SessionView> = api.client.get("/api/v1/sessions").await.expect("a list");
     assert!(sessions.is_empty());
 }
 
@@ -158,14 +158,14 @@ async fn keys_and_sessions() {
 async fn status_and_ssh_config_name_the_host_keys() {
     let api = api().await;
     make(&api, "box").await;
-    let status: Status = api.client.get("/v1/status").await.expect("a status");
+    let status: Status = api.client.get("/api/v1/status").await.expect("a status");
     assert_eq!((status.pid, status.host_keys.len()), (std::process::id(), 2));
-    let config = api.client.get_text("/v1/sandboxes/box/ssh-config").await.expect("text");
+    let config = api.client.get_text("/api/v1/sandboxes/box/ssh-config").await.expect("text");
     assert!(config.starts_with("Host box\n"));
     for key in &status.host_keys {
         assert!(config.contains(&format!("# known_hosts: [127.0.0.1]:2222 {key}\n")), "{config}");
     }
-    assert!(said(api.client.get_text("/v1/sandboxes/nosuch/ssh-config").await).contains("no sandbox"));
+    assert!(said(api.client.get_text("/api/v1/sandboxes/nosuch/ssh-config").await).contains("no sandbox"));
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn links_and_sftp_say_what_is_wrong() {
     let api = api().await;
     make(&api, "box").await;
     assert!(said(api.client.link("nosuch").await.map(drop)).contains("no sandbox"));
-    assert!(said(api.client.post::<()>("/v1/sandboxes/box/link", &()).await).contains("an upgrade"));
+    assert!(said(api.client.post::<()>("/api/v1/sandboxes/box/link", &()).await).contains("an upgrade"));
     let dial = LinkDial::new(api.client.clone(), "box").await.expect("a link");
     let guest = Guest::new(Arc::new(dial));
     let refused = |result: Result<(), GuestError>| match result {
@@ -189,7 +189,7 @@ async fn links_and_sftp_say_what_is_wrong() {
     let files = SftpRequest::default();
     assert!(said(api.client.sftp("nosuch", &files).await.map(drop)).contains("no sandbox"));
     assert!(said(api.client.sftp("box", &files).await.map(drop)).contains("could not be started"));
-    assert!(said(api.client.post::<()>("/v1/sandboxes/box/sftp", &files).await).contains("an upgrade"));
+    assert!(said(api.client.post::<()>("/api/v1/sandboxes/box/sftp", &files).await).contains("an upgrade"));
     for _ in 0..100 {
         if api.gateway.registry.connection_count() == 0 {
             return;
@@ -208,7 +208,7 @@ async fn only_the_owner_can_reach_the_socket_and_a_stale_one_is_replaced() {
     assert_eq!((mode(&path), mode(api.directory.path())), (0o600, 0o700));
     let stale = tempfile::tempdir().expect("a directory");
     drop(std::os::unix::net::UnixListener::bind(socket_path(stale.path())).expect("bound"));
-    match Client::new(stale.path()).get::<Status>("/v1/status").await {
+    match Client::new(stale.path()).get::<Status>("/api/v1/status").await {
         Err(error @ ClientError::NotRunning { .. }) => {
             assert!(error.to_string().contains("serve"), "{error}")
         }
@@ -217,49 +217,4 @@ async fn only_the_owner_can_reach_the_socket_and_a_stale_one_is_replaced() {
     drop(ControlSocket::bind(stale.path()).expect("replaced"));
     let long = stale.path().join("x".repeat(120));
     assert!(ControlSocket::bind(&long).err().expect("too long").to_string().contains("too long"));
-}
-
-#[tokio::test]
-async fn the_health_check_answers() {
-    let server = HealthServer::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
-    let address = server.address();
-    tokio::spawn(server.serve(|| "a_number 1\n".to_owned(), std::future::pending()));
-    for (path, status) in
-        [("/healthz", "200 OK"), ("/metrics", "200 OK"), ("/", "200 OK"), ("/v1/tokens", "404 Not Found")]
-    {
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {answer}");
-    }
-}
-
-/// A stranger's connections end, so that one who has taken all the places gives them back.
-#[tokio::test]
-async fn who_sends_no_request_to_the_health_check_is_cut_off() {
-    let server = HealthServer::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
-    let address = server.address();
-    tokio::spawn(server.serve(String::new, std::future::pending()));
-    // As many as it takes at once; some have begun to ask.
-    let mut slow = Vec::new();
-    for number in 0..128 {
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
-        if number % 2 == 0 {
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.expect("sent");
-        }
-        slow.push(stream);
-    }
-    let mut honest = tokio::net::TcpStream::connect(address).await.expect("connected");
-    honest.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
-    let mut answer = String::new();
-    let read = tokio::time::timeout(Duration::from_secs(30), honest.read_to_string(&mut answer)).await;
-    read.expect("it is answered in the end").expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    for mut stream in slow {
-        // The end, or the words of a refusal and then the end.
-        let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut Vec::new())).await;
-        assert!(closed.is_ok(), "a connection without a request is still open");
-    }
 }

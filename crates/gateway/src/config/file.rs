@@ -10,7 +10,7 @@ use sandgate_guest::Keepalive;
 use sandgate_policy::AcceptEnv;
 use serde::Deserialize;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, HttpConfig, TlsFiles};
 use crate::images::{ImagesConfig, RegistryLogin};
 
 /// Below this, a connection would do little but exchange keys.
@@ -25,6 +25,7 @@ pub(super) struct File {
     guest: FileKeepalive,
     control: FileKeepalive,
     http: FileHttp,
+    operations: FileOperations,
     limits: FileLimits,
     tokens: FileTokens,
     store: FileStore,
@@ -43,6 +44,10 @@ impl File {
         }
         if let Some(listen) = self.http.listen {
             config.http_listen = Some(listen);
+        }
+        self.http.apply(&mut config.http)?;
+        if let Some(listen) = self.operations.listen {
+            config.operations_listen = Some(listen);
         }
         if let Some(patterns) = self.session.accept_env {
             config.session.accept_env = AcceptEnv::new(patterns).map_err(ConfigError::AcceptEnv)?;
@@ -173,6 +178,59 @@ impl FileKeepalive {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FileHttp {
+    listen: Option<SocketAddr>,
+    origins: Option<Vec<String>>,
+    public_url: Option<String>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+}
+
+impl FileHttp {
+    fn apply(self, config: &mut HttpConfig) -> Result<(), ConfigError> {
+        for text in self.origins.iter().flatten() {
+            origin("http.origins", text)?;
+        }
+        set(&mut config.origins, self.origins);
+        if let Some(url) = self.public_url {
+            origin("http.public_url", &url)?;
+            config.public_url = Some(url);
+        }
+        config.tls = match (self.tls_certificate, self.tls_key) {
+            (None, None) => config.tls.take(),
+            (Some(certificate), Some(key)) => {
+                for (name, path) in [("http.tls_certificate", &certificate), ("http.tls_key", &key)] {
+                    if !path.is_absolute() {
+                        return Err(ConfigError::RelativePath { key: name, path: path.clone() });
+                    }
+                }
+                Some(TlsFiles { certificate, key })
+            }
+            (Some(_), None) => {
+                return Err(ConfigError::Half { given: "http.tls_certificate", missing: "http.tls_key" });
+            }
+            (None, Some(_)) => {
+                return Err(ConfigError::Half { given: "http.tls_key", missing: "http.tls_certificate" });
+            }
+        };
+        Ok(())
+    }
+}
+
+/// Whether browsers could send this as `Origin`: a scheme, a host and perhaps a port, and nothing after them.
+fn origin(key: &'static str, text: &str) -> Result<(), ConfigError> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let fits = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte))
+    };
+    match host {
+        Some(host) if fits(host) => Ok(()),
+        _ => Err(ConfigError::Origin { key, text: text.to_owned() }),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileOperations {
     listen: Option<SocketAddr>,
 }
 

@@ -173,6 +173,7 @@ fn admit(gateway: &Gateway, principal: Principal) -> Result<Login, Denied> {
         Credential::Certificate { authority_id, fingerprint, .. } => {
             format!("certificate:{authority_id}:{fingerprint}")
         }
+        Credential::ApiKey { id, .. } => format!("api-key:{id}"),
         Credential::Local => "local".to_owned(),
     };
     let Some(counted) = gateway.per_credential.enter(&credential, limit) else {

@@ -79,7 +79,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
         Command::Import(args) => import(&client, args).await?,
         Command::Rm(args) => {
             let name = args.name.familiar();
-            client.delete(&format!("/v1/images?name={}", segment(&name))).await?;
+            client.delete(&format!("/api/v1/images?name={}", segment(&name))).await?;
             Gone { key: "name", value: &name, what: "removed" }.print(args.json)?;
         }
     }
@@ -96,7 +96,7 @@ async fn pull(client: &Client, args: PullArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new(args.quiet || args.json);
     let mut outcome = None;
     client
-        .post_lines("/v1/images/pull", &request, |event: PullEvent| match event {
+        .post_lines("/api/v1/images/pull", &request, |event: PullEvent| match event {
             PullEvent::Progress(event) => progress.event(event),
             last => outcome = Some(last),
         })
@@ -125,7 +125,7 @@ fn login(path: &Path, registry: &str) -> anyhow::Result<Option<Credentials>> {
 async fn import(client: &Client, args: ImportArgs) -> anyhow::Result<()> {
     let source = std::path::absolute(&args.source)?;
     let name = args.name.map(|name| name.canonical());
-    let image: ImageView = client.post("/v1/images/import", &ImportImage { source, name }).await?;
+    let image: ImageView = client.post("/api/v1/images/import", &ImportImage { source, name }).await?;
     if args.json {
         return output::json(&image);
     }
@@ -135,7 +135,7 @@ async fn import(client: &Client, args: ImportArgs) -> anyhow::Result<()> {
 
 async fn list(client: &Client, args: &LsArgs) -> anyhow::Result<()> {
     let head = ["NAME", "DIGEST", "PLATFORM", "SIZE", "ADDED"];
-    listing::list(client, "/v1/images", args, head, |image: ImageView| {
+    listing::list(client, "/api/v1/images", args, head, |image: ImageView| {
         let digest = image.digest.chars().take("sha256:".len() + 12).collect();
         let size = indicatif::BinaryBytes(image.size).to_string();
         [image.name, digest, image.platform, size, output::time(image.added_at)]

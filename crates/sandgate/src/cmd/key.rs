@@ -61,7 +61,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
         Command::Add(args) => add(&client, args).await?,
         Command::Ls(args) => list(&client, &args).await?,
         Command::Rm(args) => {
-            client.delete(&format!("/v1/keys/{}", segment(&args.name))).await?;
+            client.delete(&format!("/api/v1/keys/{}", segment(&args.name))).await?;
             Gone { key: "name", value: &args.name, what: "removed" }.print(args.json)?;
         }
     }
@@ -76,7 +76,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     let cert_authority =
         args.cert_authority.then(|| CertAuthority { principals: args.principals.unwrap_or_default() });
     let asked = AddKey { name: args.name, public_key, sandboxes: args.sandbox, cert_authority };
-    let key: KeyView = client.post("/v1/keys", &asked).await?;
+    let key: KeyView = client.post("/api/v1/keys", &asked).await?;
     if args.json {
         return output::json(&key);
     }
@@ -86,7 +86,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 
 async fn list(client: &Client, args: &LsArgs) -> anyhow::Result<()> {
     let head = ["NAME", "FINGERPRINT", "USE", "SANDBOXES", "ADDED", "LAST USED"];
-    listing::list(client, "/v1/keys", args, head, |key: KeyView| {
+    listing::list(client, "/api/v1/keys", args, head, |key: KeyView| {
         let sandboxes = key.sandboxes.map_or_else(|| "every".to_owned(), |names| names.join(","));
         let used = key.last_used_at.map_or_else(|| "never".to_owned(), output::time);
         let good_for = match key.cert_authority {

@@ -1,6 +1,8 @@
 //! One file per subcommand.
 
 pub mod agent_install;
+pub mod api_key;
+pub mod audit;
 pub mod cp;
 pub mod exec;
 pub mod forward_rules;

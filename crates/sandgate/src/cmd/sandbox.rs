@@ -183,7 +183,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
 }
 
 fn path(name: &str) -> String {
-    format!("/v1/sandboxes/{}", segment(name))
+    format!("/api/v1/sandboxes/{}", segment(name))
 }
 
 async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
@@ -210,14 +210,14 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
         adopt: None,
         forward: args.forward.rules()?,
     };
-    let sandbox: SandboxView = client.post("/v1/sandboxes", &new).await?;
+    let sandbox: SandboxView = client.post("/api/v1/sandboxes", &new).await?;
     made(&sandbox, args.json)
 }
 
 async fn adopt(client: &Client, args: AdoptArgs) -> anyhow::Result<()> {
     let forward = args.forward.rules()?;
     let adopt = Adopt { target: args.target, name: args.name, user: args.user, forward };
-    let sandbox: SandboxView = client.post("/v1/adopt", &adopt).await?;
+    let sandbox: SandboxView = client.post("/api/v1/adopt", &adopt).await?;
     made(&sandbox, args.json)
 }
 
@@ -236,7 +236,7 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
 async fn list(client: &Client, args: LsArgs) -> anyhow::Result<()> {
     let sandboxes: Vec<SandboxView> = match args.name {
         Some(name) => vec![client.get(&path(&name)).await?],
-        None => client.get("/v1/sandboxes").await?,
+        None => client.get("/api/v1/sandboxes").await?,
     };
     if args.json {
         return output::json(&sandboxes);

@@ -14,7 +14,7 @@ pub struct ServeArgs {
     /// Where to serve SSH; port 0 takes a free one [default: 127.0.0.1:2222]
     #[arg(long, value_name = "ADDR:PORT")]
     pub ssh_listen: Option<SocketAddr>,
-    /// Where to serve HTTP (/healthz); not at all, if not said
+    /// Where to serve the HTTP API; not at all, if not said
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<SocketAddr>,
     /// Configuration file; flags win over it

@@ -32,7 +32,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
     match command {
         Command::Ls(args) => list(&client, &args).await?,
         Command::Kill(args) => {
-            client.delete(&format!("/v1/sessions/{}", segment(&args.id))).await?;
+            client.delete(&format!("/api/v1/sessions/{}", segment(&args.id))).await?;
             if args.json {
                 output::json(&json!({ "id": args.id, "killed": true }))?;
             } else {
@@ -45,7 +45,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
 
 async fn list(client: &Client, args: &LsArgs) -> anyhow::Result<()> {
     let head = ["ID", "SANDBOX", "KIND", "CREDENTIAL", "CLIENT", "STARTED", "IN", "OUT"];
-    listing::list(client, "/v1/sessions", args, head, |session: SessionView| {
+    listing::list(client, "/api/v1/sessions", args, head, |session: SessionView| {
         let client = session.client.unwrap_or_else(|| "local".to_owned());
         let kind = if session.pty { format!("{} (tty)", session.kind) } else { session.kind };
         let (sent, got) = (session.bytes_in.to_string(), session.bytes_out.to_string());

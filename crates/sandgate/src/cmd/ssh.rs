@@ -174,7 +174,7 @@ async fn only_forwards(client: &Client, keepalive: Keepalive) -> anyhow::Result<
         let mut missed = 0;
         while missed < keepalive.max_missed {
             tokio::time::sleep(keepalive.interval).await;
-            match tokio::time::timeout(keepalive.interval, client.get::<Status>("/v1/status")).await {
+            match tokio::time::timeout(keepalive.interval, client.get::<Status>("/api/v1/status")).await {
                 Ok(Ok(_)) => missed = 0,
                 Ok(Err(_)) | Err(_) => missed += 1,
             }

@@ -13,8 +13,8 @@ pub struct Args {
 
 pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     let path = match args.sandbox {
-        Some(name) => format!("/v1/sandboxes/{}/ssh-config", segment(&name)),
-        None => "/v1/ssh-config".to_owned(),
+        Some(name) => format!("/api/v1/sandboxes/{}/ssh-config", segment(&name)),
+        None => "/api/v1/ssh-config".to_owned(),
     };
     print!("{}", Client::new(data_dir).get_text(&path).await?);
     Ok(ExitCode::SUCCESS)

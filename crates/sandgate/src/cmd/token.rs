@@ -70,7 +70,7 @@ pub async fn run(data_dir: &Path, command: Command) -> anyhow::Result<ExitCode> 
             if args.id.starts_with("sg_") {
                 bail!("that is a token, not an id; `sandgate token ls` shows the ids");
             }
-            client.delete(&format!("/v1/tokens/{}", segment(&args.id))).await?;
+            client.delete(&format!("/api/v1/tokens/{}", segment(&args.id))).await?;
             Gone { key: "id", value: &args.id, what: "revoked" }.print(args.json)?;
         }
     }
@@ -87,7 +87,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
         files: FileAccess { root: args.sftp_root, read_only: args.sftp_read_only },
         forward: args.forward.rules()?,
     };
-    let token: TokenCreated = client.post("/v1/tokens", &asked).await?;
+    let token: TokenCreated = client.post("/api/v1/tokens", &asked).await?;
     if args.json {
         return output::json(&token);
     }
@@ -102,7 +102,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
 
 async fn list(client: &Client, args: &LsArgs) -> anyhow::Result<()> {
     let head = ["ID", "TOKEN", "SANDBOX", "STATE", "SCOPES", "EXPIRES", "LAST USED", "LABEL"];
-    listing::list(client, "/v1/tokens", args, head, |token: TokenView| {
+    listing::list(client, "/api/v1/tokens", args, head, |token: TokenView| {
         let used = token.last_used_at.map_or_else(|| "never".to_owned(), output::time);
         let mut scopes = token.scopes.to_string();
         if let Some(root) = &token.files.root {

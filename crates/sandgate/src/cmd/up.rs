@@ -24,7 +24,7 @@ pub struct UpArgs {
 
 pub async fn run(data_dir: &Path, args: UpArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(data_dir);
-    match client.get::<serde_json::Value>("/v1/status").await {
+    match client.get::<serde_json::Value>("/api/v1/status").await {
         Ok(_) => {
             eprintln!("sandgate: a gateway is running already; using it");
             prepare(&client).await?;
@@ -50,12 +50,12 @@ pub async fn run(data_dir: &Path, args: UpArgs) -> anyhow::Result<ExitCode> {
 /// Makes the sandbox where it is missing, starts it, and prints the line.
 async fn prepare(client: &Client) -> anyhow::Result<()> {
     let name: SandboxName = NAME.parse()?;
-    let sandboxes: Vec<SandboxView> = client.get("/v1/sandboxes").await?;
+    let sandboxes: Vec<SandboxView> = client.get("/api/v1/sandboxes").await?;
     if !sandboxes.iter().any(|sandbox| sandbox.name == NAME) {
         eprintln!("sandgate: making the sandbox {NAME}");
-        let _: SandboxView = client.post("/v1/sandboxes", &NewSandbox::new(name)).await?;
+        let _: SandboxView = client.post("/api/v1/sandboxes", &NewSandbox::new(name)).await?;
     }
-    let sandbox: SandboxView = client.post(&format!("/v1/sandboxes/{NAME}/start"), &()).await?;
+    let sandbox: SandboxView = client.post(&format!("/api/v1/sandboxes/{NAME}/start"), &()).await?;
     for warning in &sandbox.warnings {
         eprintln!("sandgate: {warning}");
     }
@@ -68,10 +68,10 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         files: sandgate_policy::FileAccess::default(),
         forward: sandgate_policy::ForwardRules::default(),
     };
-    let token: TokenCreated = match client.post("/v1/tokens", &asked).await {
+    let token: TokenCreated = match client.post("/api/v1/tokens", &asked).await {
         Err(ClientError::Refused(_)) => {
             asked.ttl_seconds = None;
-            client.post("/v1/tokens", &asked).await?
+            client.post("/api/v1/tokens", &asked).await?
         }
         result => result?,
     };

@@ -1,4 +1,4 @@
-//! `POST /v1/sandboxes/{name}/link`: the gateway as a guest agent would be seen, over an upgraded connection.
+//! `POST /api/v1/sandboxes/{name}/link`: the gateway as a guest agent would be seen, over an upgraded connection.
 //!
 //! After the upgrade both sides speak the protocol of `docs/wire.md`, the client as the host. So the command line uses the client that the
 //! gateway itself uses (`sandgate-guest`), with its credit, half-closes, keepalives and retries, and there is one protocol instead
@@ -28,6 +28,7 @@ use sandgate_policy::{Principal, new_id};
 use sandgate_wire::frame::Kind;
 use sandgate_wire::message::{self, Address, Exec, Exit, Open, Opened, Reason};
 
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::upgrade;
 use io::{Gone, Link};
@@ -49,11 +50,12 @@ pub(crate) const PROTOCOL: &str = "sandgate-link";
 pub(crate) async fn start(
     State(gateway): State<Arc<Gateway>>,
     Extension(waiting): Extension<Arc<Waiting>>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     mut request: Request,
 ) -> Result<Response, Problem> {
     upgrade::check(request.headers(), PROTOCOL)?;
-    let principal = upgrade::owner(&gateway, name)?;
+    let principal = caller.principal(&gateway, name)?;
     let connection = gateway.registry.connect(principal.clone());
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {

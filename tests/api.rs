@@ -1,0 +1,248 @@
+//! The HTTP API with real sandboxes: keys of all roles, one-shot commands, TLS, and the document put to the test by schemathesis.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sandgate_tests::client::DEADLINE;
+use sandgate_tests::gateway::Gateway;
+use sandgate_tests::process::Output;
+use sandgate_tests::target::Options;
+use sandgate_tests::{Feed, Target, data, paths, run, skip, wait};
+use serde_json::{Value, json};
+
+/// How long schemathesis may take.
+const EXAMINATION: Duration = Duration::from_secs(170);
+
+struct Api<'a> {
+    gateway: &'a Gateway,
+    key: String,
+}
+
+impl Api<'_> {
+    /// With a new key of this role.
+    fn new<'a>(gateway: &'a Gateway, role: &str) -> Api<'a> {
+        let made = gateway.json(&["api-key", "create", role, "--role", role]);
+        Api { gateway, key: made["key"].as_str().unwrap().to_owned() }
+    }
+
+    /// One request by curl; gives the status and the body.
+    #[track_caller]
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-X", method, "-w", "\n%{http_code}"]);
+        // Not as an argument: those are for all to see.
+        command.args(["-H", "@-"]);
+        if let Some(body) = body {
+            command.args(["--data-binary", &body.to_string()]);
+        }
+        command.arg(format!("http://127.0.0.1:{}/api/v1{path}", self.gateway.http_port));
+        let header = format!("Authorization: Bearer {}\n", self.key);
+        let said = run(&mut command, Feed::Bytes(header.into_bytes()), DEADLINE).ok();
+        let (body, status) = said.rsplit_once('\n').unwrap();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect(body) };
+        (status.parse().unwrap(), body)
+    }
+
+    #[track_caller]
+    fn exec(&self, request: &Value) -> Value {
+        let (status, answer) = self.ask("POST", "/sandboxes/box/exec", Some(request));
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+}
+
+/// What an output of an answer holds.
+fn bytes(output: &Value) -> Vec<u8> {
+    let text = output["data"].as_str().unwrap();
+    if output["encoding"] == "base64" { STANDARD.decode(text).unwrap() } else { text.as_bytes().to_vec() }
+}
+
+#[test]
+fn a_command_by_http_is_what_it_is_by_ssh() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let api = Api::new(target.gateway(), "user");
+    for command in [
+        "true",
+        "exit 7",
+        "echo out; echo err >&2",
+        "pwd; id -un; echo $0 $SHELL $HOME $USER",
+        "nosuchcommand",
+        "printf '\\377\\376'",
+        "seq 1 20000",
+        "cat",
+        "env | cut -d= -f1 | grep -v ^SSH_ | sort",
+    ] {
+        let by_ssh = target.exec(command);
+        let by_http = api.exec(&json!({ "command": command }));
+        assert_eq!(by_http["end"], "exited", "{by_http}");
+        assert_eq!(by_http["exit_code"], by_ssh.code, "{command}");
+        assert_eq!(bytes(&by_http["stdout"]), by_ssh.stdout, "{command}");
+        assert_eq!(bytes(&by_http["stderr"]), by_ssh.stderr, "{command}");
+    }
+    let killed = api.exec(&json!({ "command": "kill -9 $$" }));
+    assert_eq!((&killed["end"], &killed["signal"]), (&json!("signaled"), &json!("KILL")));
+    assert_eq!(killed["exit_code"], 137);
+}
+
+#[test]
+fn a_command_gets_its_input_its_variables_its_user_and_its_time() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let api = Api::new(target.gateway(), "user");
+    let sent = data::all_values(1 << 20);
+    let back = api.exec(&json!({ "argv": ["cat"], "stdin_base64": STANDARD.encode(&sent) }));
+    assert!(bytes(&back["stdout"]) == sent, "other bytes came back");
+    let text = api.exec(&json!({ "argv": ["tr", "a-z", "A-Z"], "stdin": "grüße" }));
+    assert_eq!(text["stdout"], json!({ "encoding": "utf-8", "data": "GRüßE" }));
+    let env = api.exec(&json!({ "command": "echo $COLOUR", "env": { "COLOUR": "a b" } }));
+    assert_eq!(bytes(&env["stdout"]), b"a b\n");
+    let user = api.exec(&json!({ "command": "id -un", "user": "nobody" }));
+    assert_eq!(bytes(&user["stdout"]), b"nobody\n", "{user}");
+    // Words are not looked at by a shell.
+    let words = api.exec(&json!({ "argv": ["printf", "%s|", "$HOME", "a  b", ""] }));
+    assert_eq!(bytes(&words["stdout"]), b"$HOME|a  b||");
+
+    let slow = api.exec(&json!({ "command": "echo first; sleep 3131", "timeout_seconds": 1 }));
+    assert_eq!((&slow["end"], &slow["exit_code"]), (&json!("timed-out"), &Value::Null));
+    assert_eq!(bytes(&slow["stdout"]), b"first\n", "what it said before is told");
+    let gone = || api.exec(&json!({ "command": "pgrep -fx 'sleep 3131'" }))["exit_code"] == 1;
+    assert!(wait::until(Duration::from_secs(20), gone), "the command lives on");
+
+    let flood = api.exec(&json!({ "command": "yes" }));
+    assert_eq!(flood["end"], "output-limit", "{}", flood["detail"]);
+    let sessions = || target.gateway().json(&["session", "ls"]) == json!([]);
+    assert!(wait::until(Duration::from_secs(20), sessions), "a session stays");
+}
+
+#[test]
+fn an_api_key_that_is_revoked_ends_its_commands_and_is_nowhere_in_clear() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let gateway = target.gateway();
+    let api = Api::new(gateway, "user");
+    let id = gateway.json(&["api-key", "ls"])[0]["id"].as_str().unwrap().to_owned();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| api.exec(&json!({ "command": "echo on; sleep 3132" })));
+        let runs = || !gateway.json(&["session", "ls"]).as_array().unwrap().is_empty();
+        assert!(wait::until(DEADLINE, runs), "the command does not start");
+        gateway.cli(&["api-key", "revoke", &id]).ok();
+        let answer = running.join().unwrap();
+        assert_eq!(
+            (&answer["end"], &answer["detail"]),
+            (&json!("ended"), &json!("Your API key was revoked."))
+        );
+    });
+    let (status, problem) = api.ask("GET", "/whoami", None);
+    assert_eq!(status, 401);
+    assert!(problem["detail"].as_str().unwrap().contains("was revoked at"), "{problem}");
+    let audit = gateway.json(&["audit", "--action", "api-key."]);
+    let actions: Vec<_> =
+        audit.as_array().unwrap().iter().map(|row| row["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["api-key.create", "api-key.revoke"]);
+    assert!(!gateway.log().contains(&api.key[..9]), "the log holds the key");
+    for entry in std::fs::read_dir(gateway.data_dir()).unwrap().flatten().filter(|it| it.path().is_file()) {
+        let held = std::fs::read(entry.path()).unwrap();
+        let part = &api.key.as_bytes()[..9];
+        assert!(!held.windows(part.len()).any(|it| it == part), "{:?} holds the key", entry.path());
+    }
+}
+
+/// A new certificate for 127.0.0.1, signed by itself.
+fn certificate(dir: &Path, name: &str) {
+    let mut command = Command::new("openssl");
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    command.args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"]);
+    command.arg("-keyout").arg(dir.join("new-key.pem")).arg("-out").arg(dir.join("new-cert.pem"));
+    run(&mut command, Feed::Null, DEADLINE).ok();
+    std::fs::rename(dir.join("new-key.pem"), dir.join("key.pem")).unwrap();
+    std::fs::rename(dir.join("new-cert.pem"), dir.join("cert.pem")).unwrap();
+}
+
+#[test]
+fn tls_is_served_with_the_certificate_that_is_there_now() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    certificate(dir.path(), "first");
+    let files = dir.path().display();
+    let options = Options {
+        extra_toml: format!(
+            "[http]\ntls_certificate = \"{files}/cert.pem\"\ntls_key = \"{files}/key.pem\"\n"
+        ),
+        ..Options::default()
+    };
+    let target = Target::start_with(&options);
+    let url = format!("https://127.0.0.1:{}/healthz", target.gateway().http_port);
+    let ask = |authority: &Path| -> Output {
+        run(Command::new("curl").args(["-sS", "--cacert"]).arg(authority).arg(&url), Feed::Null, DEADLINE)
+    };
+    let first = dir.path().join("first.pem");
+    std::fs::copy(dir.path().join("cert.pem"), &first).unwrap();
+    assert_eq!(ask(&first).ok(), "ok");
+    let link = target.gateway().json(&["login-link"]);
+    assert!(link["url"].as_str().unwrap().starts_with("https://127.0.0.1:"), "{link}");
+
+    // A broken one changes nothing; a good one is taken without a restart.
+    std::fs::write(dir.path().join("cert.pem"), "no certificate").unwrap();
+    let warned = || target.log().contains("the old one stays");
+    assert!(wait::until(DEADLINE, warned), "{}", target.log());
+    assert_eq!(ask(&first).ok(), "ok");
+    certificate(dir.path(), "second");
+    let second = dir.path().join("cert.pem");
+    assert!(wait::until(DEADLINE, || ask(&second).code == 0), "the new certificate is not taken");
+    assert_ne!(ask(&first).code, 0, "the old certificate is still served");
+}
+
+#[test]
+fn heavy_schemathesis_finds_no_failure() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let examiner = paths::venv("schemathesis");
+    if !examiner.exists() {
+        skip::because("schemathesis is not installed: run tests/setup.sh");
+        return;
+    }
+    let target = Target::start();
+    let gateway = target.gateway();
+    let api = Api::new(gateway, "admin");
+    let dir = tempfile::tempdir().unwrap();
+    let settings = std::fs::read_to_string(paths::workspace().join("tests/schemathesis.toml")).unwrap();
+    std::fs::write(dir.path().join("schemathesis.toml"), settings).unwrap();
+    let base = format!("http://127.0.0.1:{}/api/v1", gateway.http_port);
+    let mut command = Command::new(examiner);
+    command.current_dir(dir.path()).env("SANDGATE_API_KEY", &api.key).env("NO_COLOR", "1");
+    command.args(["run", &format!("{base}/openapi.json"), "--url", &base, "--no-color", "--seed", "1"]);
+    let report = run(&mut command, Feed::Null, EXAMINATION);
+    assert_eq!(report.code, 0, "{}\n{}", report.text(), report.errors());
+    assert!(
+        report.text().contains("No issues found") || report.text().contains("passed"),
+        "{}",
+        report.text()
+    );
+    // It made and removed things at will; the gateway is as it was.
+    assert_eq!(api.ask("GET", "/status", None).0, 200);
+    assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
+}
