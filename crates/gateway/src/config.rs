@@ -33,6 +33,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// The SSH protocol.
     pub ssh: SshConfig,
+    /// Terminals of browsers.
+    pub terminal: TerminalConfig,
     /// When a guest that has fallen silent is given up.
     pub guest_keepalive: Keepalive,
     /// When a client of the control socket that has fallen silent is given up.
@@ -64,6 +66,19 @@ pub struct Config {
 pub struct SessionConfig {
     /// Environment variables that clients may set.
     pub accept_env: AcceptEnv,
+}
+
+/// The `[terminal]` table.
+#[derive(Debug, Clone)]
+pub struct TerminalConfig {
+    /// How long a shell whose page has gone waits for somebody to come back.
+    pub grace: Duration,
+}
+
+impl Default for TerminalConfig {
+    fn default() -> TerminalConfig {
+        TerminalConfig { grace: Duration::from_secs(300) }
+    }
 }
 
 /// The `[ssh]` table.
@@ -140,6 +155,7 @@ impl Config {
             http_listen: None,
             session: SessionConfig::default(),
             ssh: SshConfig::default(),
+            terminal: TerminalConfig::default(),
             guest_keepalive: Keepalive::default(),
             control_keepalive: Keepalive::default(),
             limits: Limits::default(),
@@ -256,6 +272,8 @@ mod tests {
                 stream_local_bind_unlink = true
                 public_host = "box.example.org"
                 public_port = 22
+                [terminal]
+                grace = "11s"
                 [guest]
                 keepalive = "3s"
                 keepalive_missed = 6
@@ -313,6 +331,7 @@ mod tests {
             (Some("box.example.org"), Some(22))
         );
         assert_eq!(changed.http_listen.map(|address| address.port()), Some(8022));
+        assert_eq!(changed.terminal.grace, Duration::from_secs(11));
         assert!(!changed.limits.source_penalties);
         assert_eq!(
             (changed.limits.max_unauthenticated, changed.limits.max_connections_per_credential),

@@ -42,6 +42,13 @@ pub enum Credential {
         /// `SHA256:…` of the certified key.
         fingerprint: String,
     },
+    /// A key of the HTTP API, or a browser that has logged in with one.
+    ApiKey {
+        /// Its identifier, not the secret.
+        id: String,
+        /// The name it was made under.
+        name: String,
+    },
     /// The owner of the data directory, through the control socket.
     Local,
 }
@@ -55,6 +62,7 @@ impl fmt::Display for Credential {
             Credential::Certificate { authority, label, serial, .. } => {
                 write!(f, "certificate \"{label}\" serial {serial} of {authority}")
             }
+            Credential::ApiKey { name, .. } => write!(f, "api key {name}"),
             Credential::Local => f.write_str("local owner"),
         }
     }
@@ -133,7 +141,7 @@ pub fn decide(principal: &Principal, action: Action, now: OffsetDateTime) -> Dec
             Credential::Token { .. } => "token",
             Credential::Key { .. } => "key",
             Credential::Certificate { .. } => "certificate",
-            Credential::Local => "access",
+            Credential::ApiKey { .. } | Credential::Local => "access",
         };
         return Decision::Deny(format!(
             "This {holder} does not have the scope \"{scope}\"; it has: {}.",
