@@ -13,8 +13,9 @@ use axum::{Extension, Router};
 use sandgate_gateway::Gateway;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::caller::Caller;
 use crate::problem::Problem;
-use crate::{images, keys, link, sandboxes, sessions, sftp, ssh_config, status, tokens};
+use crate::{images, keys, link, sandboxes, sessions, sftp, ssh_config, status, terminal, tokens};
 
 /// The socket's name below the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -98,6 +99,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/images/import", post(images::import))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", delete(sessions::kill))
+        .nest("/v1", terminal::router().layer(Extension(Caller::owner())))
         .fallback(not_found)
         .layer(Extension(Arc::<link::Waiting>::default()))
         .with_state(gateway)

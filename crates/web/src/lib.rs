@@ -7,21 +7,26 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod api;
+mod caller;
 pub mod client;
 mod control;
 mod health;
 mod images;
 mod keys;
 mod link;
+mod origin;
 mod problem;
 mod sandboxes;
 mod sessions;
 mod sftp;
 mod ssh_config;
 mod status;
+mod terminal;
 mod tokens;
 mod upgrade;
 
+pub use caller::{Caller, Role, Via};
 pub use control::{ControlError, ControlSocket, SOCKET_NAME, socket_path};
 pub use health::HealthServer;
 pub use link::LinkDial;
+pub use origin::AllowedOrigins;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sandgate_guest::WindowSize;
+use sandgate_policy::Principal;
 use tokio::sync::{Notify, mpsc};
 
 use super::Mode;
-use super::outbox::{Message, Outbox};
+use super::outbox::{Message, Next, Outbox};
 use super::task::Command;
 use crate::expiry::expired;
 use crate::session::{ConnectionGuard, EndReason};
-use sandgate_policy::Principal;
 
 /// Messages of a client that may wait for the process to read them. One is at most 64 KiB for the front door, so this is 1 MiB.
 pub(super) const MAX_INPUT: usize = 16;
@@ -42,11 +42,16 @@ impl Attachment {
 
     /// The next thing to tell the client; `None` after the last. May be dropped and called again.
     pub async fn next(&self) -> Option<Message> {
-        let ask = async || {
-            // Ended meanwhile: then the queue is closed too.
-            let _ = self.commands.send(Command::Redraw).await;
-        };
-        self.outbox.next(ask).await
+        loop {
+            match self.outbox.take() {
+                Next::Message(message) => return Some(message),
+                Next::Closed => return None,
+                Next::Nothing => {}
+                // Has it ended meanwhile, the queue is closed too.
+                Next::WantsScreen => drop(self.commands.send(Command::Redraw).await),
+            }
+            self.outbox.more().await;
+        }
     }
 
     /// Types something; waits while the process does not read. Nothing happens for a watcher, or when the shell has ended.

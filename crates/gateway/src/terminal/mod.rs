@@ -16,6 +16,8 @@ mod screen;
 mod task;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tickets;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use parking_lot::Mutex;
 use sandgate_guest::WindowSize;
 use sandgate_policy::Principal;
 use time::OffsetDateTime;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::drain::Drain;
@@ -90,6 +93,9 @@ pub enum TerminalError {
     /// Access was taken back meanwhile.
     #[error("{0}")]
     Ended(String),
+    /// Its task has not caught up with what it was asked.
+    #[error("the terminal is busy; try again")]
+    Busy,
     /// No such terminal, or it has ended.
     #[error("there is no such terminal; it may have ended")]
     NotFound,
@@ -245,7 +251,7 @@ impl Terminals {
     ///
     /// # Errors
     /// See [`TerminalError`].
-    pub async fn attach(
+    pub fn attach(
         &self,
         gateway: &Gateway,
         ticket: &str,
@@ -257,10 +263,10 @@ impl Terminals {
         if let Some(reason) = gateway.access.revoked_meanwhile(&grant.principal) {
             return Err(TerminalError::Ended(reason.text().to_owned()));
         }
-        self.admit(grant, registered, size, peer).await
+        self.admit(grant, registered, size, peer)
     }
 
-    async fn admit(
+    fn admit(
         &self,
         grant: Grant,
         registered: ConnectionGuard,
@@ -276,7 +282,10 @@ impl Terminals {
         let outbox = Arc::new(Outbox::new(mode));
         let (sender, input) = mpsc::channel(attachment::MAX_INPUT);
         let client = Client { outbox: outbox.clone(), input, mode, size, peer };
-        commands.send(Command::Attach(client)).await.map_err(|_| TerminalError::NotFound)?;
+        commands.try_send(Command::Attach(client)).map_err(|error| match error {
+            TrySendError::Full(_) => TerminalError::Busy,
+            TrySendError::Closed(_) => TerminalError::NotFound,
+        })?;
         Ok(Attachment { terminal, mode, principal, registered, outbox, input: Some(sender), commands, departed })
     }
 
@@ -291,11 +300,14 @@ impl Terminals {
     }
 
     /// Ends a terminal with its shell; `false` when there is none of that identifier.
-    pub async fn end(&self, id: &str, reason: EndReason) -> bool {
-        let Some(commands) = self.all.lock().get(id).map(|terminal| terminal.commands.clone()) else {
-            return false;
-        };
-        commands.send(Command::End(reason)).await.is_ok()
+    pub fn end(&self, id: &str, reason: EndReason) -> impl Future<Output = bool> + Send + use<> {
+        let commands = self.all.lock().get(id).map(|terminal| terminal.commands.clone());
+        async move {
+            match commands {
+                Some(commands) => commands.send(Command::End(reason)).await.is_ok(),
+                None => false,
+            }
+        }
     }
 }
 

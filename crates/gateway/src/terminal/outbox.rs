@@ -206,54 +206,61 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The next message; `None` after the last. May be dropped and called again.
-    pub(super) async fn next(&self, ask_for_screen: impl AsyncFn()) -> Option<Message> {
-        loop {
-            let asks = {
-                let mut state = self.state.lock();
-                if let Some(message) = state.queue.pop_front() {
-                    match &message {
-                        Message::Output(data) => state.queued -= data.len().min(state.queued),
-                        Message::Screen(_) => state.picture = 0,
-                        _ => {}
-                    }
-                    // For a writer whose own input is stuck.
-                    self.room.notify_one();
-                    if self.mode == Mode::Watch {
-                        state.unacknowledged = 0;
-                    }
-                    return Some(message);
-                }
-                if state.closed {
-                    return None;
-                }
-                state.missed
+    /// The next message, if there is one already.
+    pub(super) fn take(&self) -> Next {
+        let mut state = self.state.lock();
+        let Some(message) = state.queue.pop_front() else {
+            return match (state.closed, state.missed) {
+                (true, _) => Next::Closed,
+                (false, true) => Next::WantsScreen,
+                (false, false) => Next::Nothing,
             };
-            if asks {
-                ask_for_screen().await;
-            }
-            self.filled.notified().await;
+        };
+        match &message {
+            Message::Output(data) => state.queued -= data.len().min(state.queued),
+            Message::Screen(_) => state.picture = 0,
+            _ => {}
         }
+        if self.mode == Mode::Watch {
+            state.unacknowledged = 0;
+        }
+        // For a writer whose own input is stuck.
+        self.room.notify_one();
+        Next::Message(message)
     }
+
+    /// Resolves when there may be more to take.
+    pub(super) async fn more(&self) {
+        self.filled.notified().await;
+    }
+}
+
+/// What [`Outbox::take`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To be sent.
+    Message(Message),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing before the terminal's task has been asked for the screen.
+    WantsScreen,
+    /// Nothing any more.
+    Closed,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn next(outbox: &Outbox) -> Option<Message> {
-        outbox.next(async || ()).await
-    }
-
-    #[tokio::test]
-    async fn a_writer_has_the_window_and_gets_it_back_by_acknowledging() {
+    #[test]
+    fn a_writer_has_the_window_and_gets_it_back_by_acknowledging() {
         let outbox = Outbox::new(Mode::Write);
         outbox.output(&vec![b'x'; WINDOW - 1]);
         outbox.output(b"y");
         assert_eq!((outbox.room(false), outbox.room(true)), (0, 0));
         outbox.acknowledge(10);
         assert_eq!(outbox.room(false), 0, "what was not sent cannot be acknowledged");
-        let Some(Message::Output(data)) = next(&outbox).await else { panic!("output") };
+        let Next::Message(Message::Output(data)) = outbox.take() else { panic!("output") };
         assert_eq!(data.len(), WINDOW, "pieces go together");
         assert_eq!((outbox.room(false), outbox.room(true)), (0, WINDOW));
         outbox.acknowledge(1000);
@@ -262,8 +269,8 @@ mod tests {
         assert_eq!(outbox.room(false), WINDOW);
     }
 
-    #[tokio::test]
-    async fn a_watcher_who_lags_gets_the_screen_in_place_of_what_was_missed() {
+    #[test]
+    fn a_watcher_who_lags_gets_the_screen_in_place_of_what_was_missed() {
         let outbox = Outbox::new(Mode::Watch);
         outbox.say(Message::Resize { cols: 1, rows: 1 });
         outbox.offer(&vec![b'x'; WINDOW]);
@@ -272,25 +279,29 @@ mod tests {
         outbox.offer(b"z");
         assert!(outbox.has_missed());
         assert!(!outbox.wants_screen(), "not before the rest was sent");
-        assert_eq!(next(&outbox).await, Some(Message::Resize { cols: 1, rows: 1 }));
-        let screen = async || {
-            assert!(outbox.wants_screen());
-            outbox.screen(b"the screen".to_vec());
-        };
-        assert_eq!(outbox.next(screen).await, Some(Message::Screen(b"the screen".to_vec())));
+        assert_eq!(outbox.take(), Next::Message(Message::Resize { cols: 1, rows: 1 }));
+        assert_eq!(outbox.take(), Next::WantsScreen);
+        assert!(outbox.wants_screen());
+        outbox.screen(b"the screen".to_vec());
+        outbox.offer(&vec![b'x'; WINDOW]);
+        outbox.offer(b"missed again");
+        assert_eq!(outbox.take(), Next::Message(Message::Screen(b"the screen".to_vec())), "it comes all the same");
+        assert_eq!(outbox.take(), Next::WantsScreen);
+        outbox.screen(b"another".to_vec());
+        assert_eq!(outbox.take(), Next::Message(Message::Screen(b"another".to_vec())));
         outbox.offer(b"more");
-        assert_eq!(next(&outbox).await, Some(Message::Output(b"more".to_vec())));
+        assert_eq!(outbox.take(), Next::Message(Message::Output(b"more".to_vec())));
     }
 
-    #[tokio::test]
-    async fn the_exit_comes_after_all_output_and_is_the_last() {
+    #[test]
+    fn the_exit_comes_after_all_output_and_is_the_last() {
         let outbox = Outbox::new(Mode::Write);
         outbox.output(b"bye");
         outbox.say(Message::Exit(ExitStatus::Code(3)));
         outbox.output(b"late");
         outbox.say(Message::Detached);
-        assert_eq!(next(&outbox).await, Some(Message::Output(b"bye".to_vec())));
-        assert_eq!(next(&outbox).await, Some(Message::Exit(ExitStatus::Code(3))));
-        assert_eq!(next(&outbox).await, None);
+        assert_eq!(outbox.take(), Next::Message(Message::Output(b"bye".to_vec())));
+        assert_eq!(outbox.take(), Next::Message(Message::Exit(ExitStatus::Code(3))));
+        assert_eq!(outbox.take(), Next::Closed);
     }
 }
