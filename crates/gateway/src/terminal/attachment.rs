@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sandgate_guest::WindowSize;
 use sandgate_policy::Principal;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use super::Mode;
@@ -26,7 +27,7 @@ pub struct Attachment {
     /// Only for its end, in the hands of a watcher.
     pub(super) input: Option<mpsc::Sender<Bytes>>,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) departed: Arc<Notify>,
+    pub(super) nudge: Arc<Notify>,
 }
 
 impl Attachment {
@@ -58,7 +59,11 @@ impl Attachment {
     pub async fn input(&self, bytes: Bytes) {
         if let Some(input) = self.input.as_ref().filter(|_| self.mode == Mode::Write) {
             // Ended, or taken over: the client is told by the queue.
-            let _ = input.send(bytes).await;
+            if let Err(TrySendError::Full(bytes)) = input.try_send(bytes) {
+                // What it acknowledges is behind this now, and the task has to know.
+                self.nudge.notify_one();
+                let _ = input.send(bytes).await;
+            }
         }
     }
 
@@ -87,6 +92,6 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         self.input = None;
-        self.departed.notify_one();
+        self.nudge.notify_one();
     }
 }

@@ -66,7 +66,8 @@ impl Clients {
         self.forget_the_gone();
         if client.mode == Mode::Watch {
             if self.watchers.len() >= MAX_WATCHERS {
-                let text = format!("This terminal has {MAX_WATCHERS} watchers already, the most that is allowed.");
+                let text =
+                    format!("This terminal has {MAX_WATCHERS} watchers already, the most that is allowed.");
                 return client.outbox.say(Message::Ended(text));
             }
             if let Some(shown) = shown {

@@ -131,7 +131,7 @@ pub struct Terminals {
 struct Terminal {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    departed: Arc<Notify>,
+    nudge: Arc<Notify>,
 }
 
 /// What a terminal's task lets others see.
@@ -199,8 +199,8 @@ impl Terminals {
             started_at: OffsetDateTime::now_utc(),
         })));
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
-        let departed = Arc::new(Notify::new());
-        let entry = Terminal { shared: shared.clone(), commands: sender, departed: departed.clone() };
+        let nudge = Arc::new(Notify::new());
+        let entry = Terminal { shared: shared.clone(), commands: sender, nudge: nudge.clone() };
         let listed = {
             let mut all = self.all.lock();
             if all.len() >= MAX_TERMINALS {
@@ -213,7 +213,7 @@ impl Terminals {
             start,
             shared,
             commands,
-            departed,
+            nudge,
             end: Box::pin(async move {
                 let mut ended = registered.end_signal();
                 tokio::select! {
@@ -274,10 +274,10 @@ impl Terminals {
         peer: Option<Peer>,
     ) -> Result<Attachment, TerminalError> {
         let Grant { terminal, mode, principal } = grant;
-        let (commands, departed) = {
+        let (commands, nudge) = {
             let all = self.all.lock();
             let entry = all.get(&terminal).ok_or(TerminalError::NotFound)?;
-            (entry.commands.clone(), entry.departed.clone())
+            (entry.commands.clone(), entry.nudge.clone())
         };
         let outbox = Arc::new(Outbox::new(mode));
         let (sender, input) = mpsc::channel(attachment::MAX_INPUT);
@@ -286,7 +286,7 @@ impl Terminals {
             TrySendError::Full(_) => TerminalError::Busy,
             TrySendError::Closed(_) => TerminalError::NotFound,
         })?;
-        Ok(Attachment { terminal, mode, principal, registered, outbox, input: Some(sender), commands, departed })
+        Ok(Attachment { terminal, mode, principal, registered, outbox, input: Some(sender), commands, nudge })
     }
 
     /// All terminals, in the order of their identifiers.

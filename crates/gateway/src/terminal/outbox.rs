@@ -285,7 +285,11 @@ mod tests {
         outbox.screen(b"the screen".to_vec());
         outbox.offer(&vec![b'x'; WINDOW]);
         outbox.offer(b"missed again");
-        assert_eq!(outbox.take(), Next::Message(Message::Screen(b"the screen".to_vec())), "it comes all the same");
+        assert_eq!(
+            outbox.take(),
+            Next::Message(Message::Screen(b"the screen".to_vec())),
+            "it comes all the same"
+        );
         assert_eq!(outbox.take(), Next::WantsScreen);
         outbox.screen(b"another".to_vec());
         assert_eq!(outbox.take(), Next::Message(Message::Screen(b"another".to_vec())));

@@ -61,8 +61,8 @@ pub(super) struct Task<S> {
     pub(super) start: S,
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// A client has gone.
-    pub(super) departed: Arc<Notify>,
+    /// A client has gone, or its queue of input is full.
+    pub(super) nudge: Arc<Notify>,
     /// Resolves when the principal's right ends. Not asked again then.
     pub(super) end: Pin<Box<dyn Future<Output = EndReason> + Send>>,
     pub(super) drain: Drain,
@@ -148,8 +148,20 @@ impl<S: Start> Task<S> {
         let progress = Lines(lines);
         let size = self.clients.size;
         // Apart from `self`, so that both can be used.
-        let Task { start, shared, commands, departed, end, drain, clients, shown, deadline, draining, grace, .. } =
-            self;
+        let Task {
+            start,
+            shared,
+            commands,
+            nudge,
+            end,
+            drain,
+            clients,
+            shown,
+            deadline,
+            draining,
+            grace,
+            ..
+        } = self;
         let mut starting = std::pin::pin!(start.start(size, peer, &progress));
         let started = loop {
             tokio::select! {
@@ -164,7 +176,7 @@ impl<S: Start> Task<S> {
                     Some(command) => follow(clients, shown, deadline, command),
                     None => return Err(End::Abandoned),
                 },
-                () = departed.notified() => {}
+                () = nudge.notified() => {}
                 stage = drain.changed() => *draining = drained(stage),
                 () = at(*deadline) => return Err(End::Abandoned),
             }
@@ -323,7 +335,7 @@ impl<S: Start> Task<S> {
 
     /// The next thing that concerns the clients; what they type only if it is `wanted`. May be dropped and called again.
     async fn step_with(&mut self, wanted: bool) -> Step {
-        let Task { commands, departed, end, drain, clients, deadline, .. } = self;
+        let Task { commands, nudge, end, drain, clients, deadline, .. } = self;
         let writer = clients.writer.as_mut();
         let (typed, room) = match writer {
             Some(Client { input, outbox, .. }) => (Some(input), Some(outbox)),
@@ -347,14 +359,19 @@ impl<S: Start> Task<S> {
             stage = drain.changed() => Step::Drain(stage),
             typed = typed => Step::Typed(typed),
             () = more_room => Step::Look,
-            () = departed.notified() => Step::Look,
+            () = nudge.notified() => Step::Look,
             () = at(*deadline) => Step::TooLate,
         }
     }
 }
 
 /// Does what is asked; the end is the caller's.
-fn follow(clients: &mut Clients, shown: &mut Option<Shown>, deadline: &mut Option<Instant>, command: Command) {
+fn follow(
+    clients: &mut Clients,
+    shown: &mut Option<Shown>,
+    deadline: &mut Option<Instant>,
+    command: Command,
+) {
     match command {
         Command::Attach(client) => {
             if client.mode == Mode::Write {

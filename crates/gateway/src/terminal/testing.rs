@@ -8,9 +8,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use sandgate_driver::Progress;
 use sandgate_guest::{ExitStatus, Ready, WindowSize};
-use sandgate_policy::{
-    Credential, FileAccess, ForwardAccess, Principal, Scopes, SessionAccess,
-};
+use sandgate_policy::{Credential, FileAccess, ForwardAccess, Principal, Scopes, SessionAccess};
 
 use super::process::{Process, Start};
 use crate::session::{ConnectionGuard, EndReason, EndSignal, Outcome, Peer, Registry};

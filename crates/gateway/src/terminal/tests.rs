@@ -41,11 +41,8 @@ fn ground() -> Ground {
 
 impl Ground {
     async fn attach(&self, mode: Mode, cols: u32, rows: u32) -> Result<Attachment, TerminalError> {
-        let ticket = self.terminals.ticket(Grant {
-            terminal: self.id.clone(),
-            mode,
-            principal: principal(),
-        })?;
+        let ticket =
+            self.terminals.ticket(Grant { terminal: self.id.clone(), mode, principal: principal() })?;
         let grant = self.terminals.tickets.take(ticket.reveal(), Instant::now()).expect("good");
         let registered = self.registry.connect(principal());
         self.terminals.admit(grant, registered, size(cols, rows), None)
@@ -270,6 +267,14 @@ async fn typing_ahead_of_a_shell_that_does_not_read_locks_nobody() {
     let writer = Arc::new(ground.begin().await);
     ground.shell.is_deaf(true);
     ground.shell.prints(&vec![b'x'; 2 * WINDOW]);
+    let Some(Message::Output(data)) = next(&writer).await else { panic!("output") };
+    let mut seen = data.len();
+    while seen < WINDOW {
+        let Some(Message::Output(data)) = next(&writer).await else { panic!("output") };
+        seen += data.len();
+    }
+    settle().await;
+    assert_eq!(ground.shell.read(), WINDOW);
     let typing = tokio::spawn({
         let writer = writer.clone();
         async move {
@@ -279,7 +284,6 @@ async fn typing_ahead_of_a_shell_that_does_not_read_locks_nobody() {
         }
     });
     // Its acknowledgements are behind what it types: output goes on all the same.
-    let mut seen = 0;
     while seen < 2 * WINDOW {
         let Some(Message::Output(data)) = next(&writer).await else { panic!("output") };
         seen += data.len();

@@ -151,7 +151,9 @@ impl Connection {
                 Message::Binary(data) => self.typed(data).await,
                 Message::Text(text) => match serde_json::from_str(&text) {
                     Ok(said) => self.said(said).await,
-                    Err(error) => Err(End::protocol(&format!("That is no message of this protocol: {error}."))),
+                    Err(error) => {
+                        Err(End::protocol(&format!("That is no message of this protocol: {error}.")))
+                    }
                 },
                 Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(()),
             };
@@ -163,7 +165,8 @@ impl Connection {
 
     async fn typed(&self, data: Bytes) -> Result<(), End> {
         if self.attachment.mode() == Mode::Watch {
-            return self.reply(ToClient::Error { text: "You are watching: what you type goes nowhere.".to_owned() });
+            return self
+                .reply(ToClient::Error { text: "You are watching: what you type goes nowhere.".to_owned() });
         }
         self.busy.store(true, Ordering::Relaxed);
         self.attachment.input(data).await;
