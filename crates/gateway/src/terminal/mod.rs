@@ -19,6 +19,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod trim;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use avt::{Cell, Color, Line, Pen, Rgb, ScreenKind, Terminal};
 
 use super::decode::Utf8;
 use super::modes::Modes;
+use super::trim::trimmed;
 
 /// Lines kept above the screen.
 pub(super) const SCROLLBACK: usize = 1000;
@@ -64,7 +65,7 @@ impl Screen {
         let mut dump = String::new();
         self.modes.dump(&mut dump);
         self.scrollback(&mut dump);
-        dump.push_str(&self.terminal.dump());
+        trimmed(&self.terminal.dump(), &mut dump);
         let mut dump = dump.into_bytes();
         dump.extend_from_slice(self.utf8.begun());
         dump
