@@ -275,6 +275,9 @@ async fn typing_ahead_of_a_shell_that_does_not_read_locks_nobody() {
     }
     settle().await;
     assert_eq!(ground.shell.read(), WINDOW);
+    writer.input(Bytes::from_static(&[b'i'; 1024])).await;
+    // It has been taken, and waits for the shell; the queue fills afterwards.
+    settle().await;
     let typing = tokio::spawn({
         let writer = writer.clone();
         async move {
@@ -291,7 +294,7 @@ async fn typing_ahead_of_a_shell_that_does_not_read_locks_nobody() {
     ground.shell.is_deaf(false);
     typing.await.expect("typed");
     settle().await;
-    assert_eq!(ground.shell.typed().len(), (MAX_INPUT_MESSAGES + 4) * 1024);
+    assert_eq!(ground.shell.typed().len(), (MAX_INPUT_MESSAGES + 5) * 1024);
 }
 
 const MAX_INPUT_MESSAGES: usize = attachment::MAX_INPUT;
