@@ -37,6 +37,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// The SSH protocol.
     pub ssh: SshConfig,
+    /// Terminals of browsers.
+    pub terminal: TerminalConfig,
     /// When a guest that has fallen silent is given up.
     pub guest_keepalive: Keepalive,
     /// When a client of the control socket that has fallen silent is given up.
@@ -88,6 +90,19 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// The `[terminal]` table.
+#[derive(Debug, Clone)]
+pub struct TerminalConfig {
+    /// How long a shell whose page has gone waits for somebody to come back.
+    pub grace: Duration,
+}
+
+impl Default for TerminalConfig {
+    fn default() -> TerminalConfig {
+        TerminalConfig { grace: Duration::from_secs(300) }
+    }
 }
 
 /// The `[ssh]` table.
@@ -166,6 +181,7 @@ impl Config {
             operations_listen: None,
             session: SessionConfig::default(),
             ssh: SshConfig::default(),
+            terminal: TerminalConfig::default(),
             guest_keepalive: Keepalive::default(),
             control_keepalive: Keepalive::default(),
             limits: Limits::default(),
@@ -298,6 +314,8 @@ mod tests {
                 stream_local_bind_unlink = true
                 public_host = "box.example.org"
                 public_port = 22
+                [terminal]
+                grace = "11s"
                 [guest]
                 keepalive = "3s"
                 keepalive_missed = 6
@@ -366,6 +384,7 @@ mod tests {
         let tls = TlsFiles { certificate: "/tls/cert.pem".into(), key: "/tls/key.pem".into() };
         assert_eq!(changed.http.tls, Some(tls));
         assert_eq!(changed.operations_listen.map(|address| address.port()), Some(9022));
+        assert_eq!(changed.terminal.grace, Duration::from_secs(11));
         assert!(!changed.limits.source_penalties);
         assert_eq!(
             (changed.limits.max_unauthenticated, changed.limits.max_connections_per_credential),

@@ -28,6 +28,7 @@ use crate::limits::{Penalties, PerCredential, Unauthenticated};
 use crate::metrics::Metrics;
 use crate::sandboxes::{SandboxError, Sandboxes};
 use crate::session::Registry;
+use crate::terminal::Terminals;
 use crate::tokens::Tokens;
 
 /// The database below the data directory.
@@ -61,6 +62,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Live connections and sessions.
     pub registry: Arc<Registry>,
+    /// Terminals of browsers.
+    pub terminals: Arc<Terminals>,
     /// Sources that have failed too often.
     pub penalties: Penalties,
     /// Connections that have not logged in.
@@ -166,6 +169,7 @@ impl Gateway {
             audit,
             metrics: Metrics::default(),
             registry,
+            terminals: Arc::default(),
             penalties: Penalties::default(),
             unauthenticated: Arc::default(),
             per_credential: Arc::default(),

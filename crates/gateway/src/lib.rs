@@ -13,6 +13,7 @@ pub mod audit;
 pub mod certificate;
 pub mod config;
 pub mod drain;
+mod expiry;
 mod forget;
 pub mod forward;
 mod gateway;
@@ -28,6 +29,7 @@ pub mod sandboxes;
 pub mod session;
 pub mod ssh;
 pub mod tcp;
+pub mod terminal;
 pub mod tokens;
 mod workers;
 

@@ -42,9 +42,9 @@ pub enum Credential {
         /// `SHA256:…` of the certified key.
         fingerprint: String,
     },
-    /// A key of the HTTP API.
+    /// A key of the HTTP API, or a browser that has logged in with one.
     ApiKey {
-        /// Its identifier.
+        /// Its identifier, not the secret.
         id: String,
         /// The name it was made under.
         name: String,

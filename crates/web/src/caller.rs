@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::api_keys::{Caller as Known, NotKnown};
 use sandgate_gateway::audit::{Actor, acting_as};
@@ -73,6 +73,15 @@ impl Caller {
 
     fn actor(&self) -> Actor {
         Actor { name: self.credential.to_string(), client: self.client }
+    }
+
+    /// Refuses those who have less than `least`.
+    pub(crate) fn needs(&self, least: Role) -> Result<(), Problem> {
+        if self.role >= least {
+            return Ok(());
+        }
+        let detail = format!("this needs the role {least}; yours is {}", self.role);
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
 
     /// The caller as somebody who comes into a sandbox.
@@ -178,12 +187,9 @@ pub(crate) async fn require(
     Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
-) -> Response {
-    if caller.role >= least {
-        return next.run(request).await;
-    }
-    let detail = format!("this needs the role {least}; yours is {}", caller.role);
-    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+) -> Result<Response, Problem> {
+    caller.needs(least)?;
+    Ok(next.run(request).await)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

@@ -14,7 +14,7 @@ use sandgate_gateway::Gateway;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::caller::as_owner;
-use crate::{link, routes, sftp};
+use crate::{link, routes, sftp, terminal};
 
 /// The socket's name below the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -81,7 +81,11 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let upgrades = Router::new()
         .route("/sandboxes/{name}/link", post(link::start))
         .route("/sandboxes/{name}/sftp", post(sftp::start));
-    let all = api.merge(upgrades).merge(routes::document(document)).layer(from_fn(as_owner));
+    let all = api
+        .merge(upgrades)
+        .merge(terminal::socket())
+        .merge(routes::document(document))
+        .layer(from_fn(as_owner));
     routes::mount(all).layer(Extension(Arc::<link::Waiting>::default())).with_state(gateway)
 }
 

@@ -14,7 +14,7 @@ use sandgate_gateway::config::TlsFiles;
 
 use crate::server::Bound;
 use crate::tls::Tls;
-use crate::{caller, health, login, routes};
+use crate::{caller, health, login, routes, terminal};
 
 pub use crate::tls::TlsError;
 
@@ -70,7 +70,8 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let (open, open_document) = open.split_for_parts();
     document.merge(open_document);
     let known = api.layer(from_fn_with_state(gateway.clone(), caller::identify));
-    let mut router = routes::mount(known.merge(open).merge(routes::document(document)));
+    let mut router =
+        routes::mount(known.merge(open).merge(terminal::socket()).merge(routes::document(document)));
     if gateway.config.operations_listen.is_none() {
         router = router.merge(health::routes());
     }

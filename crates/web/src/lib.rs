@@ -29,6 +29,7 @@ mod sessions;
 mod sftp;
 mod ssh_config;
 mod status;
+mod terminal;
 mod tls;
 mod tokens;
 mod upgrade;

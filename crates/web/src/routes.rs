@@ -18,7 +18,9 @@ use utoipa_axum::routes;
 
 use crate::caller::{COOKIE, require};
 use crate::problem::{self, Problem};
-use crate::{api_keys, audit, exec, images, keys, login, sandboxes, sessions, ssh_config, status, tokens};
+use crate::{
+    api_keys, audit, exec, images, keys, login, sandboxes, sessions, ssh_config, status, terminal, tokens,
+};
 
 /// Where the API lies.
 pub(crate) const BASE: &str = "/api/v1";
@@ -61,13 +63,18 @@ pub(crate) fn api() -> (Router<Arc<Gateway>>, OpenApi) {
         .routes(routes!(keys::list))
         .routes(routes!(images::list))
         .routes(routes!(sessions::list))
-        .routes(routes!(audit::list));
+        .routes(routes!(audit::list))
+        .routes(routes!(terminal::list))
+        // To watch; to write needs more, and the handler looks.
+        .routes(routes!(terminal::ticket));
     let user = OpenApiRouter::new()
         .routes(routes!(sandboxes::start))
         .routes(routes!(sandboxes::stop))
         .routes(routes!(sandboxes::pause))
         .routes(routes!(sandboxes::resume))
         .routes(routes!(exec::run))
+        .routes(routes!(terminal::create))
+        .routes(routes!(terminal::end))
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(sessions::kill))

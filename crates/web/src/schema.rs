@@ -141,6 +141,14 @@ pub(crate) enum ScopeName {
 #[schema(min_items = 1)]
 pub(crate) struct ScopeNames(Vec<ScopeName>);
 
+/// What somebody does at a terminal.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum ModeName {
+    Write,
+    Watch,
+}
+
 /// What an API key is good for.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]

@@ -14,6 +14,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sandgate_gateway::session::Peer;
 use sandgate_gateway::tcp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,6 +66,10 @@ impl Bound {
             match accepted {
                 Ok((stream, peer, place)) => {
                     let router = router.clone().layer(Extension(ConnectInfo(peer)));
+                    let router = match stream.local_addr() {
+                        Ok(server) => router.layer(Extension(Peer { client: peer, server })),
+                        Err(_) => router,
+                    };
                     let tls = tls.clone();
                     connections.spawn(async move {
                         match tls {

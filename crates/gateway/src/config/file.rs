@@ -22,6 +22,7 @@ const MIN_REKEY_BYTES: u64 = 64 * 1024;
 pub(super) struct File {
     session: FileSession,
     ssh: FileSsh,
+    terminal: FileTerminal,
     guest: FileKeepalive,
     control: FileKeepalive,
     http: FileHttp,
@@ -71,6 +72,9 @@ impl File {
         }
         if let Some(port) = self.ssh.public_port {
             config.ssh.public_port = Some(at_least("ssh.public_port", port, 1)?);
+        }
+        if let Some(grace) = self.terminal.grace {
+            config.terminal.grace = grace.0;
         }
         self.guest.apply("guest.keepalive", "guest.keepalive_missed", &mut config.guest_keepalive)?;
         self.control.apply("control.keepalive", "control.keepalive_missed", &mut config.control_keepalive)?;
@@ -135,6 +139,12 @@ impl File {
 #[serde(deny_unknown_fields, default)]
 struct FileSession {
     accept_env: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileTerminal {
+    grace: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]

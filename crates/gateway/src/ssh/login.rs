@@ -8,27 +8,23 @@
 //! credential exists. Only the holder of a credential that was valid once is told why, in a banner.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use sandgate_policy::{Credential, Denied, DenyReason, Principal, clock, token};
+use sandgate_policy::{Credential, Denied, DenyReason, Principal, token};
 use sandgate_ssh::driver::AuthQuestion;
 use sandgate_ssh::event::{AuthMethod, Certificate, PublicKey};
 
 use super::connection::Origin;
 use crate::certificate::{Possession, Presented};
+use crate::expiry::expired;
 use crate::gateway::Gateway;
 use crate::limits::CredentialGuard;
 use crate::session::{ConnectionGuard, EndReason};
-use time::OffsetDateTime;
 
 /// The methods that can help somebody who names a sandbox.
 const SANDBOX_METHODS: &[&str] = &["publickey", "password"];
 /// Nothing can help somebody whose token is no good; the RFC wants a list all the same, and with this one no client
 /// begins to ask for passwords.
 const TOKEN_METHODS: &[&str] = &["publickey"];
-
-/// How far the end of a credential is slept towards at once.
-const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// An authenticated connection's standing: dropped when the connection ends.
 pub(super) struct Login {
@@ -40,17 +36,7 @@ pub(super) struct Login {
 impl Login {
     /// Resolves when the credential expires; never, for one that does not.
     pub(super) async fn expired(&self) -> EndReason {
-        let Some(at) = self.principal.expires_at else { return std::future::pending().await };
-        loop {
-            let left = at - OffsetDateTime::now_utc();
-            let Ok(left) = Duration::try_from(left) else { break };
-            if left.is_zero() {
-                break;
-            }
-            // In steps, since the timer does not follow a wall clock that is set.
-            tokio::time::sleep(left.min(MAX_SLEEP)).await;
-        }
-        EndReason::new(format!("Your access expired at {}.", clock(at)))
+        expired(&self.principal).await
     }
 }
 

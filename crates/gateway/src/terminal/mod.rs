@@ -1,0 +1,335 @@
+//! Terminals that outlive their clients: what pages in browsers attach to.
+//!
+//! A terminal is a shell of the session core, started as SSH starts one, with a picture of its screen beside it. A client attaches with a
+//! [`Ticket`], writes or watches, and may go and come back: it is shown the screen as it is then. A shell without a writer is hung up after the
+//! grace time, as that of a lost SSH client is at once.
+//!
+//! Front doors bring a client's messages to an [`Attachment`] and take from it what the client is told. Each terminal is one task.
+
+mod attachment;
+mod clients;
+mod decode;
+mod modes;
+mod outbox;
+mod process;
+mod screen;
+mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tickets;
+mod trim;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use sandgate_guest::WindowSize;
+use sandgate_policy::Principal;
+use time::OffsetDateTime;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+
+use crate::drain::Drain;
+use crate::expiry::expired;
+use crate::gateway::Gateway;
+use crate::session::{ConnectionGuard, EndReason, Peer};
+use clients::{Client, Clients, Shown};
+use outbox::Outbox;
+use process::{Shell, Start};
+use task::{Command, Task};
+use tickets::Tickets;
+
+pub use attachment::Attachment;
+pub use clients::MAX_WATCHERS;
+pub use outbox::{Message, WINDOW};
+pub use tickets::{Grant, LIFE as TICKET_LIFE, Ticket, TicketError};
+
+/// Most terminals at once. Each may hold a shell in a sandbox and some megabytes here.
+const MAX_TERMINALS: usize = 1024;
+/// Commands that wait for a terminal's task, which never waits itself.
+const MAX_COMMANDS: usize = 64;
+
+/// What a client does at a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Types and sets the size. One at a time.
+    Write,
+    /// Looks on.
+    Watch,
+}
+
+/// A terminal, as lists show it.
+#[derive(Debug, Clone)]
+pub struct TerminalInfo {
+    /// Identifier.
+    pub id: String,
+    /// Name of the sandbox.
+    pub sandbox: String,
+    /// The session's identifier, once the shell has been started.
+    pub session: Option<String>,
+    /// Whether somebody writes.
+    pub attached: bool,
+    /// How many watch.
+    pub watchers: usize,
+    /// Columns.
+    pub cols: u32,
+    /// Rows.
+    pub rows: u32,
+    /// When it was made.
+    pub started_at: OffsetDateTime,
+}
+
+/// Why there is no terminal, or no way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminalError {
+    /// All places are taken.
+    #[error("there are {MAX_TERMINALS} terminals already, the most that this gateway keeps")]
+    TooMany,
+    /// The gateway ends.
+    #[error("The gateway is shutting down.")]
+    Draining,
+    /// Access was taken back meanwhile.
+    #[error("{0}")]
+    Ended(String),
+    /// Its task has not caught up with what it was asked.
+    #[error("the terminal is busy; try again")]
+    Busy,
+    /// No such terminal, or it has ended.
+    #[error("there is no such terminal; it may have ended")]
+    NotFound,
+    /// The ticket is unknown, used, or too old.
+    #[error("this ticket is unknown, was used, or is too old")]
+    Ticket,
+    /// No ticket could be made.
+    #[error(transparent)]
+    NoTicket(#[from] TicketError),
+}
+
+/// What a new terminal is to be.
+#[derive(Debug, Clone)]
+pub struct NewTerminal {
+    /// Whose it is.
+    pub principal: Principal,
+    /// Its size until the first client says its own.
+    pub size: WindowSize,
+    /// User inside the sandbox; `None` for the principal's or the sandbox's own.
+    pub user: Option<Vec<u8>>,
+}
+
+/// All terminals, and the tickets for them.
+#[derive(Debug, Default)]
+pub struct Terminals {
+    /// Bounded by [`MAX_TERMINALS`].
+    all: Mutex<BTreeMap<String, Terminal>>,
+    tickets: Tickets,
+}
+
+/// The register's side of a terminal.
+#[derive(Debug)]
+struct Terminal {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    nudge: Arc<Notify>,
+}
+
+/// What a terminal's task lets others see.
+#[derive(Debug)]
+struct Shared(Mutex<TerminalInfo>);
+
+impl Shared {
+    fn publish(&self, clients: &Clients, shown: Option<&Shown>) {
+        let mut info = self.0.lock();
+        info.attached = clients.writer.is_some();
+        info.watchers = clients.watchers();
+        (info.cols, info.rows) = (clients.size.cols, clients.size.rows);
+        if info.session.is_none() {
+            info.session = shown.map(|shown| shown.session.clone());
+        }
+    }
+}
+
+impl Terminals {
+    /// Makes a terminal and a ticket for its first client. The shell starts when the ticket is used; when it is not in time, the terminal
+    /// goes.
+    ///
+    /// # Errors
+    /// See [`TerminalError`].
+    pub fn create(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        new: NewTerminal,
+    ) -> Result<(String, Ticket), TerminalError> {
+        let NewTerminal { principal, size, user } = new;
+        let registered = gateway.registry.connect(principal.clone());
+        // Asked after it is in the register, so that a revocation in between is not missed.
+        if let Some(reason) = gateway.access.revoked_meanwhile(&principal) {
+            return Err(TerminalError::Ended(reason.text().to_owned()));
+        }
+        let setup = Setup {
+            principal: principal.clone(),
+            registered,
+            size,
+            drain: gateway.drainer.watch(),
+            grace: gateway.config.terminal.grace,
+        };
+        let id = self.open(Shell { gateway: gateway.clone(), principal: principal.clone(), user }, setup)?;
+        let ticket = self.ticket(Grant { terminal: id.clone(), mode: Mode::Write, principal })?;
+        tracing::info!(terminal = id, "terminal made");
+        Ok((id, ticket))
+    }
+
+    fn open(self: &Arc<Self>, start: impl Start + 'static, setup: Setup) -> Result<String, TerminalError> {
+        let Setup { principal, registered, size, drain, grace } = setup;
+        if !drain.is_running() {
+            return Err(TerminalError::Draining);
+        }
+        let id = crate::ids::random_id("trm");
+        let mut clients = Clients::default();
+        clients.resize(size, None);
+        let shared = Arc::new(Shared(Mutex::new(TerminalInfo {
+            id: id.clone(),
+            sandbox: principal.sandbox_name.clone(),
+            session: None,
+            attached: false,
+            watchers: 0,
+            cols: clients.size.cols,
+            rows: clients.size.rows,
+            started_at: OffsetDateTime::now_utc(),
+        })));
+        let (sender, commands) = mpsc::channel(MAX_COMMANDS);
+        let nudge = Arc::new(Notify::new());
+        let entry = Terminal { shared: shared.clone(), commands: sender, nudge: nudge.clone() };
+        let listed = {
+            let mut all = self.all.lock();
+            if all.len() >= MAX_TERMINALS {
+                return Err(TerminalError::TooMany);
+            }
+            all.insert(id.clone(), entry);
+            Listed { terminals: self.clone(), id: id.clone() }
+        };
+        let task = Task {
+            start,
+            shared,
+            commands,
+            nudge,
+            end: Box::pin(async move {
+                let mut ended = registered.end_signal();
+                tokio::select! {
+                    reason = ended.ended() => reason,
+                    reason = expired(&principal) => reason,
+                }
+            }),
+            drain,
+            grace,
+            first: TICKET_LIFE,
+            clients,
+            shown: None,
+            deadline: None,
+            draining: None,
+        };
+        tokio::spawn(async move {
+            let _listed = listed;
+            task.run().await;
+        });
+        Ok(id)
+    }
+
+    /// A ticket for a terminal that is there.
+    ///
+    /// # Errors
+    /// See [`TerminalError`].
+    pub fn ticket(&self, grant: Grant) -> Result<Ticket, TerminalError> {
+        if !self.all.lock().contains_key(&grant.terminal) {
+            return Err(TerminalError::NotFound);
+        }
+        Ok(self.tickets.issue(grant, Instant::now())?)
+    }
+
+    /// Attaches the holder of a ticket, which is used up by it.
+    ///
+    /// # Errors
+    /// See [`TerminalError`].
+    pub fn attach(
+        &self,
+        gateway: &Gateway,
+        ticket: &str,
+        size: WindowSize,
+        peer: Option<Peer>,
+    ) -> Result<Attachment, TerminalError> {
+        let grant = self.tickets.take(ticket, Instant::now()).ok_or(TerminalError::Ticket)?;
+        let registered = gateway.registry.connect(grant.principal.clone());
+        if let Some(reason) = gateway.access.revoked_meanwhile(&grant.principal) {
+            return Err(TerminalError::Ended(reason.text().to_owned()));
+        }
+        self.admit(grant, registered, size, peer)
+    }
+
+    fn admit(
+        &self,
+        grant: Grant,
+        registered: ConnectionGuard,
+        size: WindowSize,
+        peer: Option<Peer>,
+    ) -> Result<Attachment, TerminalError> {
+        let Grant { terminal, mode, principal } = grant;
+        let (commands, nudge) = {
+            let all = self.all.lock();
+            let entry = all.get(&terminal).ok_or(TerminalError::NotFound)?;
+            (entry.commands.clone(), entry.nudge.clone())
+        };
+        let outbox = Arc::new(Outbox::new(mode));
+        let (sender, input) = mpsc::channel(attachment::MAX_INPUT);
+        let client = Client { outbox: outbox.clone(), input, mode, size, peer };
+        commands.try_send(Command::Attach(client)).map_err(|error| match error {
+            TrySendError::Full(_) => TerminalError::Busy,
+            TrySendError::Closed(_) => TerminalError::NotFound,
+        })?;
+        Ok(Attachment { terminal, mode, principal, registered, outbox, input: Some(sender), commands, nudge })
+    }
+
+    /// All terminals, in the order of their identifiers.
+    pub fn list(&self) -> Vec<TerminalInfo> {
+        self.all.lock().values().map(|terminal| terminal.shared.0.lock().clone()).collect()
+    }
+
+    /// One terminal.
+    pub fn get(&self, id: &str) -> Option<TerminalInfo> {
+        self.all.lock().get(id).map(|terminal| terminal.shared.0.lock().clone())
+    }
+
+    /// Ends a terminal with its shell; `false` when there is none of that identifier.
+    pub fn end(&self, id: &str, reason: EndReason) -> impl Future<Output = bool> + Send + use<> {
+        let commands = self.all.lock().get(id).map(|terminal| terminal.commands.clone());
+        async move {
+            match commands {
+                Some(commands) => commands.send(Command::End(reason)).await.is_ok(),
+                None => false,
+            }
+        }
+    }
+}
+
+/// What a terminal's task is made with.
+struct Setup {
+    principal: Principal,
+    registered: ConnectionGuard,
+    size: WindowSize,
+    drain: Drain,
+    grace: std::time::Duration,
+}
+
+/// Takes the terminal off the register when its task ends, however that is.
+struct Listed {
+    terminals: Arc<Terminals>,
+    id: String,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.terminals.all.lock().remove(&self.id);
+        self.terminals.tickets.forget(&self.id);
+    }
+}

@@ -1,0 +1,295 @@
+//! Terminals for browsers, over the control socket: what a page gets, and that nothing of a session is lost when it goes and comes back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests report by panicking"
+)]
+
+#[path = "browser/page.rs"]
+mod page;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use page::{Api, Page, contains};
+use sandgate_tests::client::DEADLINE;
+use sandgate_tests::target::Options;
+use sandgate_tests::terminal::Terminal;
+use sandgate_tests::wait::until;
+use sandgate_tests::{Feed, Target, run, skip};
+use serde_json::json;
+
+/// How long something that happens soon may take on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A page at a new shell.
+#[track_caller]
+fn begin(target: &Target) -> (Page, String) {
+    let api = Api::new(target.gateway());
+    let made = api.post("/api/v1/sandboxes/box/terminals", &json!({ "cols": 80, "rows": 24 }));
+    let terminal = made["terminal"].as_str().expect("a terminal").to_owned();
+    assert_eq!(made["expires_in"], 30);
+    let mut page = api.attach(made["ticket"].as_str().expect("a ticket"), 80, 24);
+    let ready = page.text("ready");
+    assert_eq!((ready["mode"].as_str(), ready["resumed"].as_bool()), (Some("write"), Some(false)), "{ready}");
+    assert_eq!(ready["terminal"], terminal.as_str());
+    // What is typed is echoed too; the quotes inside the words keep the echo from being taken for the answer.
+    page.types("PS1='> '; stty -echo\r");
+    page.types("echo be''gun.\r");
+    page.sees("begun.");
+    (page, terminal)
+}
+
+/// A page that comes to a terminal that is there.
+#[track_caller]
+fn come(target: &Target, terminal: &str, mode: &str) -> Page {
+    let api = Api::new(target.gateway());
+    let issued = api.post(&format!("/api/v1/terminals/{terminal}/tickets"), &json!({ "mode": mode }));
+    let mut page = api.attach(issued["ticket"].as_str().expect("a ticket"), 80, 24);
+    let ready = page.text("ready");
+    assert_eq!((ready["mode"].as_str(), ready["resumed"].as_bool()), (Some(mode), Some(true)), "{ready}");
+    page
+}
+
+#[track_caller]
+fn nobody_writes(target: &Target) {
+    let api = Api::new(target.gateway());
+    assert!(
+        until(SOON, || api.get("/api/v1/terminals")[0]["attached"] == false),
+        "{}",
+        api.get("/api/v1/terminals")
+    );
+}
+
+#[test]
+fn a_shell_has_its_size_its_environment_and_its_exit_code() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut page, terminal) = begin(&target);
+    page.types("stty size; echo $TERM $COLORTERM; tty; echo o''ne.\r");
+    let text = page.sees("one.");
+    assert!(text.contains("24 80\r\n") && text.contains("xterm-256color truecolor\r\n"), "{text}");
+    assert!(text.contains("/dev/pts/"), "{text}");
+    page.says(&json!({ "type": "resize", "cols": 101, "rows": 37, "xpixel": 0, "ypixel": 0 }));
+    assert!(until(SOON, || {
+        page.types("stty size; echo t''wo.\r");
+        page.sees("two.").contains("37 101")
+    }));
+    page.says(&json!({ "type": "ping", "id": 77 }));
+    assert_eq!(page.text("pong")["id"], 77);
+    page.types("printf '\\377\\000\\342\\202'; sleep 0.2; printf '\\254.'; echo thr''ee.\r");
+    page.sees("three.");
+    assert!(contains(&page.output, b"\xff\x00\xe2\x82\xac.three."), "bytes are untouched");
+    let listed = Api::new(target.gateway()).get("/api/v1/terminals");
+    assert_eq!((&listed[0]["id"], &listed[0]["cols"]), (&json!(terminal), &json!(101)), "{listed}");
+    let sessions = target.gateway().json(&["session", "ls"]);
+    assert_eq!(sessions[0]["id"], listed[0]["session"], "{sessions}");
+    page.types("echo la''st; exit 7\r");
+    assert_eq!(page.text("exit"), json!({ "type": "exit", "code": 7 }));
+    assert!(page.seen().contains("last"), "all output comes before the exit");
+    assert_eq!(page.close(), 1000);
+    assert!(until(SOON, || Api::new(target.gateway()).get("/api/v1/terminals") == json!([])));
+    let (mut page, _) = begin(&target);
+    page.types("kill -KILL $$\r");
+    assert_eq!(page.text("exit"), json!({ "type": "exit", "code": 137, "signal": "KILL" }));
+}
+
+/// The same environment, directory and shell by either door.
+#[test]
+fn a_page_gets_what_ssh_gets() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let show =
+        "(env; pwd; echo \"$0 $-\"; umask; ulimit -a; id) | LC_ALL=C sort >/tmp/at-NAME; echo sho''wn.\r";
+    let (mut page, _) = begin(&target);
+    page.types(&show.replace("NAME", "page"));
+    page.sees("shown.");
+    let mut command = target.ssh(&["-t", "box"]);
+    command.env("TERM", "xterm-256color");
+    let mut terminal = Terminal::spawn(&command, 80, 24);
+    terminal.send("PS1='> '; stty -echo\r");
+    terminal.send(show.replace("NAME", "ssh"));
+    terminal.expect("shown.");
+    let read = |name: &str| {
+        let mut command = target.gateway().command(&["exec", "box", "--", "cat", &format!("/tmp/at-{name}")]);
+        let text = run(&mut command, Feed::Null, DEADLINE).ok();
+        // Where the client sits is another matter, and only pages say that they know all colours.
+        let own = ["SSH_CONNECTION=", "SSH_CLIENT=", "SSH_TTY=", "COLORTERM=", "LINES=", "COLUMNS="];
+        text.lines()
+            .filter(|line| !own.iter().any(|name| line.starts_with(name)))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read("page"), read("ssh"));
+    assert!(read("page").len() > 10);
+}
+
+#[test]
+fn a_page_that_comes_back_finds_the_same_shell_with_its_screen() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut page, terminal) = begin(&target);
+    page.types("kept=yes; printf '\\033[?2004hmark%s\\n' 1; (sleep 1; seq 1 50000; echo af''ter.)\r");
+    page.sees("mark1");
+    // Without a word, as when the network is gone.
+    drop(page);
+    nobody_writes(&target);
+    std::thread::sleep(Duration::from_secs(4));
+    let mut page = come(&target, &terminal, "write");
+    let dump = page.sees("after.");
+    assert!(dump.contains("\x1b[?2004h"), "modes come back");
+    assert!(dump.contains("50000\r\n") && dump.contains("49100\r\n") && !dump.contains("\n40000\r\n"));
+    page.types("echo st''ill $kept.\r");
+    page.sees("still yes.");
+    page.types("printf '\\033[?1049h\\033[2J\\033[3;4Hin the editor'\r");
+    page.sees("in the editor");
+    drop(page);
+    nobody_writes(&target);
+    let mut page = come(&target, &terminal, "write");
+    let dump = page.sees("in the editor");
+    assert!(dump.contains("\x1b[?1047h") && dump.contains("still yes."), "both screens come back");
+    page.types("exit\r");
+    assert_eq!(page.text("exit")["code"], 0);
+}
+
+#[test]
+fn one_page_writes_and_others_look_on() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut first, terminal) = begin(&target);
+    let mut watcher = come(&target, &terminal, "watch");
+    watcher.sees("begun.");
+    watcher.types("echo evil; exit 66\r");
+    assert!(watcher.text("error")["text"].as_str().expect("a text").contains("watching"));
+    first.types("echo go''od.\r");
+    first.sees("good.");
+    watcher.sees("good.");
+    let mut second = come(&target, &terminal, "write");
+    assert!(first.text("detached")["text"].as_str().expect("a text").contains("taken over"));
+    assert_eq!(first.close(), 4003);
+    second.says(&json!({ "type": "resize", "cols": 90, "rows": 30, "xpixel": 0, "ypixel": 0 }));
+    assert_eq!(watcher.text("resize"), json!({ "type": "resize", "cols": 90, "rows": 30 }));
+    second.types("echo sec''ond.; exit 5\r");
+    assert_eq!(second.text("exit")["code"], 5);
+    watcher.sees("second.");
+    assert_eq!(watcher.text("exit")["code"], 5);
+    assert!(!watcher.seen().contains("evil"));
+    assert_eq!(watcher.close(), 1000);
+}
+
+#[test]
+fn tickets_are_good_once_and_what_is_not_understood_ends_it() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let api = Api::new(target.gateway());
+    let made = api.post("/api/v1/sandboxes/box/terminals", &json!({}));
+    let ticket = made["ticket"].as_str().expect("a ticket");
+    assert!(ticket.len() == 32 && ticket.bytes().all(|byte| byte.is_ascii_hexdigit()), "128 random bits");
+    let mut page = api.attach(ticket, 80, 24);
+    page.text("ready");
+    for bad in [ticket, &"0".repeat(32), ""] {
+        let mut refused = api.attach(bad, 80, 24);
+        assert!(refused.text("error")["text"].as_str().expect("a text").contains("ticket"));
+        assert_eq!(refused.close(), 4001);
+    }
+    for first in ["{}", "nonsense", r#"{"type":"ack","bytes":1}"#, r#"{"type":"attach","ticket":"x"}"#] {
+        let mut refused = api.connect();
+        refused.says_text(first);
+        refused.text("error");
+        assert_eq!(refused.close(), 4002, "{first}");
+    }
+    let mut refused = api.connect();
+    refused.types("data before a ticket");
+    assert_eq!(refused.close(), 4002);
+    page.says(&json!({ "type": "signal", "name": "KILL" }));
+    page.text("error");
+    assert_eq!(page.close(), 4002);
+    assert!(!target.gateway().log().contains(ticket), "no ticket is logged");
+    assert!(api.refused("/api/v1/sandboxes/nosuch/terminals", &json!({})).contains("no sandbox"));
+    assert!(
+        api.refused("/api/v1/terminals/trm-x/tickets", &json!({ "mode": "watch" }))
+            .contains("no such terminal")
+    );
+    assert!(api.refused("/api/v1/sandboxes/box/terminals", &json!({ "columns": 1 })).contains("columns"));
+}
+
+#[test]
+fn a_page_that_does_not_read_stops_the_shell_and_loses_nothing() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut page, _) = begin(&target);
+    page.acknowledges = false;
+    page.forget();
+    page.types("seq 1 200000; echo do''ne.\r");
+    // It reads, and says nothing of it: no more comes than the window.
+    page.reads_for(Duration::from_secs(3));
+    let stalled = page.output.len();
+    assert!((100_000..=256 * 1024).contains(&stalled), "{stalled} bytes without an acknowledgement");
+    page.says(&json!({ "type": "ack", "bytes": stalled }));
+    // And now it does not read at all.
+    std::thread::sleep(Duration::from_secs(2));
+    page.acknowledges = true;
+    page.sees("done.");
+    let mut wanted = String::new();
+    for number in 1..=200_000 {
+        write!(wanted, "{number}\r\n").unwrap();
+    }
+    let text = String::from_utf8_lossy(&page.output).into_owned();
+    let start = text.find("1\r\n2\r\n3\r\n").expect("the first lines");
+    assert!(text[start..].starts_with(&wanted), "every line, in order");
+}
+
+#[test]
+fn who_ends_a_session_is_named_to_the_page() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut page, _) = begin(&target);
+    let session = target.gateway().json(&["session", "ls"])[0]["id"].as_str().expect("an id").to_owned();
+    target.gateway().cli(&["session", "kill", &session]).ok();
+    assert!(page.text("error")["text"].as_str().expect("a text").contains("ended by the owner"));
+    assert_eq!(page.close(), 4004);
+    let (mut page, terminal) = begin(&target);
+    Api::new(target.gateway()).delete(&format!("/api/v1/terminals/{terminal}"));
+    assert!(page.text("error")["text"].as_str().expect("a text").contains("ended by owner"));
+    assert_eq!(page.close(), 4004);
+    let (mut page, _) = begin(&target);
+    target.gateway().cli(&["sandbox", "stop", "box"]).ok();
+    assert!(!page.text("error")["text"].as_str().expect("a text").is_empty());
+    assert_eq!(page.close(), 4004);
+}
+
+#[test]
+fn a_shell_that_nobody_comes_back_to_is_hung_up() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let options = Options { extra_toml: "[terminal]\ngrace = \"2s\"\n".to_owned(), ..Options::default() };
+    let target = Target::start_with(&options);
+    let (mut page, terminal) = begin(&target);
+    page.types("trap 'echo hung up >/tmp/hup; exit' HUP; echo tr''apped.; while :; do sleep 0.1; done\r");
+    page.sees("trapped.");
+    drop(page);
+    let gone = || Api::new(target.gateway()).get("/api/v1/terminals") == json!([]);
+    assert!(!gone());
+    assert!(until(SOON, gone));
+    let path = format!("/api/v1/terminals/{terminal}/tickets");
+    assert!(
+        Api::new(target.gateway()).refused(&path, &json!({ "mode": "write" })).contains("no such terminal")
+    );
+    assert!(until(SOON, || target.exec("cat /tmp/hup").stdout == b"hung up\n"), "as a lost SSH client's");
+}
