@@ -1,6 +1,7 @@
 //! The HTTP API with real sandboxes: keys of all roles, one-shot commands, TLS, and the document put to the test by schemathesis.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -35,13 +36,16 @@ impl Api<'_> {
         let mut command = Command::new("curl");
         command.args(["-sS", "-X", method, "-w", "\n%{http_code}"]);
         // Not as an argument: those are for all to see.
-        command.args(["-H", "@-"]);
+        let mut header = tempfile::NamedTempFile::new().unwrap();
+        writeln!(header, "Authorization: Bearer {}", self.key).unwrap();
+        command.arg("-H").arg(format!("@{}", header.path().display()));
+        let mut feed = Feed::Null;
         if let Some(body) = body {
-            command.args(["--data-binary", &body.to_string()]);
+            command.args(["--data-binary", "@-"]);
+            feed = Feed::Bytes(body.to_string().into_bytes());
         }
         command.arg(format!("http://127.0.0.1:{}/api/v1{path}", self.gateway.http_port));
-        let header = format!("Authorization: Bearer {}\n", self.key);
-        let said = run(&mut command, Feed::Bytes(header.into_bytes()), DEADLINE).ok();
+        let said = run(&mut command, feed, DEADLINE).ok();
         let (body, status) = said.rsplit_once('\n').unwrap();
         let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect(body) };
         (status.parse().unwrap(), body)

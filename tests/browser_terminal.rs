@@ -265,7 +265,7 @@ fn who_ends_a_session_is_named_to_the_page() {
     assert_eq!(page.close(), 4004);
     let (mut page, terminal) = begin(&target);
     Api::new(target.gateway()).delete(&format!("/api/v1/terminals/{terminal}"));
-    assert!(page.text("error")["text"].as_str().expect("a text").contains("ended by owner"));
+    assert!(page.text("error")["text"].as_str().expect("a text").contains("ended by local owner"));
     assert_eq!(page.close(), 4004);
     let (mut page, _) = begin(&target);
     target.gateway().cli(&["sandbox", "stop", "box"]).ok();

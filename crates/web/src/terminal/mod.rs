@@ -52,12 +52,16 @@ struct Newcomers(Arc<Semaphore>);
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Create {
     /// Columns; cut to 1 to 1000.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     cols: u32,
     /// Rows; likewise.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     rows: u32,
     /// Width in pixels; 0 where nobody knows.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     xpixel: u32,
     /// Height in pixels.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     ypixel: u32,
     /// User inside; the sandbox's own if not said.
     user: Option<String>,
