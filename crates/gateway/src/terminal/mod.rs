@@ -20,6 +20,7 @@ mod testing;
 mod tests;
 mod tickets;
 mod trim;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

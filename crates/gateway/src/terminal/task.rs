@@ -7,18 +7,17 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use sandgate_driver::Progress;
 use sandgate_guest::Ready;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::clients::{Client, Clients, Shown};
 use super::process::{Process, Start};
 use super::screen::Screen;
+use super::turn::{Lines, Moved, at, drained, follow, moved, settle};
 use super::{Mode, Shared};
 use crate::drain::{Drain, DrainStage};
 use crate::session::{EndReason, Outcome, Peer};
@@ -87,12 +86,6 @@ enum Step {
     Process(Moved),
     Look,
     TooLate,
-}
-
-/// What happened between us and the process.
-enum Moved {
-    Ready(Ready),
-    Written(io::Result<usize>),
 }
 
 impl<S: Start> Task<S> {
@@ -362,85 +355,5 @@ impl<S: Start> Task<S> {
             () = nudge.notified() => Step::Look,
             () = at(*deadline) => Step::TooLate,
         }
-    }
-}
-
-/// Does what is asked; the end is the caller's.
-fn follow(
-    clients: &mut Clients,
-    shown: &mut Option<Shown>,
-    deadline: &mut Option<Instant>,
-    command: Command,
-) {
-    match command {
-        Command::Attach(client) => {
-            if client.mode == Mode::Write {
-                *deadline = None;
-            }
-            clients.attach(client, shown.as_mut());
-        }
-        Command::Resize(outbox, size) => {
-            // From one who has been replaced meanwhile it means nothing.
-            if clients.writer.as_ref().is_some_and(|writer| Arc::ptr_eq(&writer.outbox, &outbox)) {
-                clients.resize(size, shown.as_mut());
-            }
-        }
-        Command::Redraw => shown.iter().for_each(|shown| clients.redraw(shown)),
-        Command::End(_) => {}
-    }
-}
-
-fn drained(stage: DrainStage) -> Option<EndReason> {
-    match stage {
-        DrainStage::Running => None,
-        DrainStage::Draining(reason) | DrainStage::Cut(reason) => Some(reason),
-    }
-}
-
-/// Takes off who has gone, and lets the grace time begin when it was the writer. There is none when nobody can come back.
-fn settle(
-    clients: &mut Clients,
-    deadline: &mut Option<Instant>,
-    draining: Option<&EndReason>,
-    grace: Duration,
-) {
-    clients.forget_the_gone();
-    if clients.writer.is_none() && deadline.is_none() {
-        let now = Instant::now();
-        *deadline = Some(if draining.is_some() { now } else { now + grace });
-    }
-}
-
-/// Resolves then; never, for none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Writes what was typed and looks for output, whichever goes first.
-fn moved(process: &mut impl Process, typed: &[u8], wanted: bool, cx: &mut Context<'_>) -> Poll<Moved> {
-    if !typed.is_empty()
-        && let Poll::Ready(written) = process.poll_write(cx, typed)
-    {
-        return Poll::Ready(Moved::Written(written));
-    }
-    if wanted {
-        return process.poll_ready(cx).map(Moved::Ready);
-    }
-    Poll::Pending
-}
-
-struct Lines(mpsc::Sender<String>);
-
-impl Progress for Lines {
-    fn step(&self, text: &str) {
-        // Full: the client is not reading, and the line is a courtesy.
-        let _ = self.0.try_send(text.to_owned());
-    }
-
-    fn warn(&self, text: &str) {
-        self.step(text);
     }
 }
