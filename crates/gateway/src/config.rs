@@ -16,6 +16,7 @@ use sandgate_store::Keep;
 
 use crate::images::ImagesConfig;
 use crate::limits::Limits;
+use crate::recording::RecordingConfig;
 use file::File;
 
 /// Everything that [`crate::Gateway::build`] needs to know.
@@ -45,6 +46,8 @@ pub struct Config {
     pub tokens: TtlPolicy,
     /// How long records are kept.
     pub store: Keep,
+    /// What is recorded.
+    pub recording: RecordingConfig,
     /// How long sessions may go on after the gateway was told to stop.
     pub drain_deadline: Duration,
     /// How long a sandbox gets to end before it is killed.
@@ -146,6 +149,7 @@ impl Config {
             login: LoginConfig::default(),
             tokens: TtlPolicy::default(),
             store: Keep::default(),
+            recording: RecordingConfig::default(),
             drain_deadline: Duration::from_secs(30),
             stop_grace: Duration::from_secs(10),
             qemu: MachineSettings::default(),

@@ -25,6 +25,7 @@ use crate::images::Images;
 use crate::keys::Keys;
 use crate::limits::{Penalties, PerCredential, Unauthenticated};
 use crate::metrics::Metrics;
+use crate::recording::{RecordingError, Recordings};
 use crate::sandboxes::{SandboxError, Sandboxes};
 use crate::session::Registry;
 use crate::tokens::Tokens;
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// The recordings of sessions.
+    pub recordings: Arc<Recordings>,
     /// What is counted.
     pub metrics: Metrics,
     /// Live connections and sessions.
@@ -129,6 +132,7 @@ impl Gateway {
             tokio::task::spawn_blocking(move || hostkeys::load_or_generate(&key_directory, key_set));
         let store = Arc::new(Store::open(&config.data_dir.join(DATABASE), started_at).await?);
         crate::forget::start(&store, config.store);
+        let recordings = Recordings::open(&config.data_dir, store.clone(), config.recording.clone()).await?;
         let registry = Arc::new(Registry::default());
         let audit = Arc::new(Audit::new(store.clone()));
         let access = Arc::new(Access::new(store.clone(), registry.clone()));
@@ -158,6 +162,7 @@ impl Gateway {
             tokens,
             keys,
             audit,
+            recordings,
             metrics: Metrics::default(),
             registry,
             penalties: Penalties::default(),
@@ -199,6 +204,7 @@ impl Gateway {
 
     /// Writes out what is still queued for the store and closes it. The last thing to do.
     pub async fn close(&self) {
+        self.recordings.close().await;
         self.store.close().await;
     }
 }
@@ -267,6 +273,9 @@ pub enum BuildError {
     /// The driver.
     #[error("{0}")]
     Driver(DriverError),
+    /// The recordings.
+    #[error("the recordings: {0}")]
+    Recordings(#[from] RecordingError),
     /// The sandboxes.
     #[error(transparent)]
     Sandboxes(#[from] SandboxError),

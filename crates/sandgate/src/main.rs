@@ -54,6 +54,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => cmd::token::run(&data_dir, command).await,
         Command::Key(command) => cmd::key::run(&data_dir, command).await,
         Command::Session(command) => cmd::session::run(&data_dir, command).await,
+        Command::Recording(command) => cmd::recording::run(&data_dir, command).await,
         Command::SshConfig(args) => cmd::ssh_config::run(&data_dir, args).await,
         Command::Ssh(args) => cmd::ssh::run(&data_dir, args).await,
         Command::Exec(args) => cmd::exec::run(&data_dir, args).await,

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod keys;
+mod recordings;
 mod rows;
 mod sandboxes;
 mod sessions;
@@ -26,6 +27,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 use time::OffsetDateTime;
 
 pub use keys::{KeyLookup, KeyRow, KeySandboxes, OpenedSandbox};
+pub use recordings::{RecordingEnd, RecordingRow, RecordingsQuery};
 pub use sandboxes::{Phase, SandboxRow};
 pub use sessions::{AuditRow, SessionEnd, SessionRow};
 pub use tokens::{TokenLookup, TokenRow};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandgate_driver::{AdoptTarget, ImageEvent};
 use sandgate_policy::{
-    CertAuthority, FileAccess, ForwardRules, KeyName, Label, SandboxName, Scopes, SourceNetworks,
+    CertAuthority, FileAccess, ForwardRules, KeyName, Label, RecordMode, SandboxName, Scopes, SourceNetworks,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -93,6 +93,9 @@ pub struct SandboxView {
     /// What may be forwarded into it and out of it, whoever comes; empty restricts nothing.
     #[serde(default)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    pub record: RecordMode,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -139,6 +142,9 @@ pub struct CreateToken {
     /// What may be forwarded for it; empty restricts nothing.
     #[serde(default)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    pub record: RecordMode,
 }
 
 /// The answer: the only time that the token is shown. Its `Debug` leaves the token out.
@@ -183,6 +189,9 @@ pub struct TokenView {
     /// What may be forwarded for it; empty restricts nothing.
     #[serde(default)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    pub record: RecordMode,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -362,5 +371,50 @@ pub struct ProblemView {
     /// The HTTP status.
     pub status: u16,
     /// One sentence for people.
+    pub detail: String,
+}
+
+/// A recording, as `recording ls` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordingView {
+    /// Identifier.
+    pub id: String,
+    /// Name of the sandbox.
+    pub sandbox: String,
+    /// The session or forward that was recorded.
+    pub session: String,
+    /// `terminal`, `exec`, `sftp`, `scp` or `forward`.
+    pub kind: String,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// How long it went on, or has so far.
+    pub seconds: f64,
+    /// Whether it goes on.
+    #[serde(default)]
+    pub live: bool,
+    /// Size of the file; 0 while it goes on.
+    pub bytes: u64,
+    /// Whether all of the session is in it.
+    pub complete: bool,
+    /// `asciicast-v3` or `timeline`.
+    pub format: String,
+}
+
+/// `GET /v1/recordings`: some of them, the newest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordingsPage {
+    /// Those.
+    pub recordings: Vec<RecordingView>,
+    /// What to ask for as `before` to get older ones; `None` when there are none.
+    pub next: Option<String>,
+}
+
+/// `POST /v1/recordings/{id}/verify`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verified {
+    /// Whether nothing speaks against it.
+    pub valid: bool,
+    /// What was found.
     pub detail: String,
 }

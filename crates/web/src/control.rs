@@ -14,7 +14,7 @@ use sandgate_gateway::Gateway;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::problem::Problem;
-use crate::{images, keys, link, sandboxes, sessions, sftp, ssh_config, status, tokens};
+use crate::{images, keys, link, recordings, sandboxes, sessions, sftp, ssh_config, status, tokens};
 
 /// The socket's name below the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -96,6 +96,9 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/images", get(images::list).delete(images::remove))
         .route("/v1/images/pull", post(images::pull))
         .route("/v1/images/import", post(images::import))
+        .route("/v1/recordings", get(recordings::list))
+        .route("/v1/recordings/{id}", get(recordings::download).delete(recordings::remove))
+        .route("/v1/recordings/{id}/verify", post(recordings::verify))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", delete(sessions::kill))
         .fallback(not_found)

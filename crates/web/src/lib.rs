@@ -14,6 +14,7 @@ mod images;
 mod keys;
 mod link;
 mod problem;
+mod recordings;
 mod sandboxes;
 mod sessions;
 mod sftp;

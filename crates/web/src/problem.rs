@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sandgate_gateway::keys::KeyError;
+use sandgate_gateway::recording::RecordingError;
 use sandgate_gateway::sandboxes::SandboxError;
 use sandgate_gateway::session::SessionError;
 use sandgate_gateway::tokens::TokenError;
@@ -111,6 +112,20 @@ impl From<SessionError> for Problem {
             SessionError::Denied(_) => StatusCode::FORBIDDEN,
             SessionError::Sandbox(_) => StatusCode::SERVICE_UNAVAILABLE,
             SessionError::Guest(_) => StatusCode::BAD_GATEWAY,
+            SessionError::Recording(_) => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Problem::new(status, error.to_string())
+    }
+}
+
+impl From<RecordingError> for Problem {
+    fn from(error: RecordingError) -> Problem {
+        let status = match &error {
+            RecordingError::NotFound => StatusCode::NOT_FOUND,
+            RecordingError::File(source) if source.kind() == std::io::ErrorKind::NotFound => StatusCode::GONE,
+            RecordingError::Live => StatusCode::CONFLICT,
+            RecordingError::Required => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }
