@@ -283,6 +283,11 @@ mod tests {
                 [store]
                 keep_sessions = "3days"
                 keep_audit = "forever"
+                keep_recordings = "forever"
+                [recording]
+                default = "terminal"
+                input = true
+                required = true
                 [drain]
                 deadline = "1s"
                 [sandbox]
@@ -329,6 +334,9 @@ mod tests {
         assert_eq!(changed.tokens.default, time::Duration::minutes(10));
         assert_eq!(changed.tokens.max, time::Duration::days(2));
         assert_eq!(changed.docker_socket, Path::new("/run/podman/podman.sock"));
+        let recording = &changed.recording;
+        assert_eq!((recording.default, recording.keep), (sandgate_policy::RecordMode::Terminal, None));
+        assert!(recording.input && recording.required);
         assert_eq!(changed.store, Keep { sessions: Some(time::Duration::days(3)), audit: None });
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(
@@ -359,6 +367,7 @@ mod tests {
             ("[ssh]\nkeepalive = \"soon\"", "soon"),
             ("[ssh]\nkeepalive = \"0s\"", "ssh.keepalive"),
             ("[store]\nkeep_audit = \"always\"", "always"),
+            ("[recording]\ndefault = \"everything\"", "everything"),
             ("[store]\nkeep_sessions = \"0d\"", "store.keep_sessions"),
             ("[guest]\nkeepalive = \"0s\"", "guest.keepalive"),
             ("[control]\nkeepalive_missed = 0", "control.keepalive_missed"),

@@ -130,6 +130,12 @@ impl CastWriter {
         self.sheet.head()
     }
 
+    /// Whether the begin of a character waits for its rest: a later flush writes it.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.output.held.is_empty() || !self.input.held.is_empty()
+    }
+
     fn text(&mut self, code: char) -> &mut Text {
         if code == 'i' { &mut self.input } else { &mut self.output }
     }

@@ -210,9 +210,11 @@ fn a_held_back_character_is_written_by_the_second_flush() {
         raw
     };
     assert_eq!(raw(&file), b"a");
+    assert!(writer.is_holding());
     writer.flush(ms(3));
     file.extend(writer.take());
     assert_eq!(raw(&file), b"a\xe2\x82");
+    assert!(!writer.is_holding());
     writer.output(ms(4), b"\xac");
     writer.finish(ms(5), None, "client gone");
     file.extend(writer.take());

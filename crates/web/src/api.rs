@@ -345,6 +345,9 @@ pub struct SessionView {
     pub bytes_in: u64,
     /// Bytes from the process to the client.
     pub bytes_out: u64,
+    /// Identifier of its recording, if it is recorded.
+    #[serde(default)]
+    pub recording: Option<String>,
 }
 
 /// How many connections a revocation has ended.

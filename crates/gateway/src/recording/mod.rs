@@ -19,6 +19,7 @@ use sandgate_store::{RecordingEnd, RecordingRow, RecordingsQuery, Store, StoreEr
 use time::OffsetDateTime;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use recorder::Begun;
 use recorder::Format;
 pub use recorder::{ForwardRecording, Recorder};
 pub use sandgate_record::Direction;
@@ -204,7 +205,7 @@ impl Recordings {
             let _ = fs::remove_file(&path);
             return Err(error.into());
         }
-        let recorder = Recorder::new(format, self.config.input);
+        let recorder = Recorder::new(&row.id, format, self.config.input);
         let writer = writer::Writer {
             recorder: recorder.clone(),
             file: Arc::new(file),

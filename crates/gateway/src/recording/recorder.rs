@@ -18,6 +18,7 @@ const ENOUGH: usize = 64 * 1024;
 pub struct Recorder(Arc<Shared>);
 
 struct Shared {
+    id: String,
     state: Mutex<State>,
     /// There is something to write.
     wake: Notify,
@@ -83,8 +84,9 @@ pub(super) struct Taken {
 }
 
 impl Recorder {
-    pub(super) fn new(format: Format, input: bool) -> Recorder {
+    pub(super) fn new(id: &str, format: Format, input: bool) -> Recorder {
         Recorder(Arc::new(Shared {
+            id: id.to_owned(),
             state: Mutex::new(State { format, dirty: false, phase: Phase::Live }),
             wake: Notify::new(),
             hurry: Notify::new(),
@@ -92,6 +94,11 @@ impl Recorder {
             started: Instant::now(),
             input,
         }))
+    }
+
+    /// Identifier of the recording.
+    pub fn id(&self) -> &str {
+        &self.0.id
     }
 
     /// `count` bytes at the start of `bufs` have passed.
@@ -188,8 +195,12 @@ impl Recorder {
     /// What is to be written now.
     pub(super) fn take(&self) -> Taken {
         let mut state = self.0.state.lock();
-        state.dirty = false;
         let (bytes, head) = state.format.flush(self.0.started.elapsed());
+        // The next flush writes what is held back now, also when nothing more comes.
+        state.dirty = matches!(&state.format, Format::Cast(cast) if cast.is_holding());
+        if state.dirty {
+            self.0.wake.notify_one();
+        }
         Taken { bytes, head, last: state.phase == Phase::Ended, failed: state.phase == Phase::Failed }
     }
 }
@@ -197,6 +208,28 @@ impl Recorder {
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+/// A recording whose session has not started yet; ends it, should that not come to pass.
+pub(crate) struct Begun(Option<Recorder>);
+
+impl Begun {
+    pub(crate) fn new(recorder: Option<Recorder>) -> Begun {
+        Begun(recorder)
+    }
+
+    /// The session has started, and ends its recording from now on.
+    pub(crate) fn started(mut self) -> Option<Recorder> {
+        self.0.take()
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(recorder) = &self.0 {
+            recorder.finish(None, "not started");
+        }
     }
 }
 

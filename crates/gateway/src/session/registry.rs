@@ -83,6 +83,8 @@ pub struct SessionInfo {
     pub bytes_in: u64,
     /// Bytes from the process to the client so far.
     pub bytes_out: u64,
+    /// Identifier of its recording, if it is recorded.
+    pub recording: Option<String>,
 }
 
 /// Byte counts of one session, added to as data passes.
@@ -162,6 +164,7 @@ impl Registry {
             .map(|live| SessionInfo {
                 bytes_in: live.traffic.bytes_in.load(Ordering::Relaxed),
                 bytes_out: live.traffic.bytes_out.load(Ordering::Relaxed),
+                recording: live.traffic.recorder().map(|recorder| recorder.id().to_owned()),
                 ..live.info.clone()
             })
             .collect()

@@ -16,7 +16,7 @@ use super::registry::{SessionGuard, SessionInfo, SessionKind};
 use super::{EndReason, EndSignal, SessionOutput, Traffic};
 use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
-use crate::recording::{Direction, Recorder, RecordingError, Subject};
+use crate::recording::{Begun, Direction, Recorder, RecordingError, Subject};
 use crate::sandboxes::StartError;
 
 /// What whoever may not have a terminal reads.
@@ -206,6 +206,7 @@ pub async fn start_after(
         started_at: OffsetDateTime::now_utc(),
         bytes_in: 0,
         bytes_out: 0,
+        recording: None,
     };
     let user = match request.user {
         Some(user) => Some(user),
@@ -233,18 +234,11 @@ pub async fn start_after(
         // The last one counts, as with sshd, should the client have sent such a variable too.
         spec.env.push((b"SSH_AUTH_SOCK".to_vec(), agent.path().to_vec()));
     }
-    let recorder = recorder(gateway, principal, &info, &spec).await?;
+    let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
     gateway.audit.room().await;
     before.await;
-    let process = match guest.exec(spec).await {
-        Ok(process) => process,
-        Err(error) => {
-            if let Some(recorder) = recorder {
-                recorder.finish(None, "not started");
-            }
-            return Err(error.into());
-        }
-    };
+    let process = guest.exec(spec).await?;
+    let recorder = recorder.started();
 
     tracing::info!(
         session = info.id,
