@@ -110,7 +110,7 @@ impl Access {
             login_user: None,
             files: token.files,
             forward: ForwardAccess { credential: token.forward, sandbox: found.sandbox_forward },
-            session: SessionAccess::default(),
+            session: SessionAccess { record: token.record, ..SessionAccess::default() },
         })
     }
 

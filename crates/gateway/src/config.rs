@@ -16,6 +16,7 @@ use sandgate_store::Keep;
 
 use crate::images::ImagesConfig;
 use crate::limits::Limits;
+use crate::recording::RecordingConfig;
 use file::File;
 
 /// Everything that [`crate::Gateway::build`] needs to know.
@@ -51,6 +52,8 @@ pub struct Config {
     pub tokens: TtlPolicy,
     /// How long records are kept.
     pub store: Keep,
+    /// What is recorded.
+    pub recording: RecordingConfig,
     /// How long sessions may go on after the gateway was told to stop.
     pub drain_deadline: Duration,
     /// How long a sandbox gets to end before it is killed.
@@ -188,6 +191,7 @@ impl Config {
             login: LoginConfig::default(),
             tokens: TtlPolicy::default(),
             store: Keep::default(),
+            recording: RecordingConfig::default(),
             drain_deadline: Duration::from_secs(30),
             stop_grace: Duration::from_secs(10),
             qemu: MachineSettings::default(),
@@ -345,6 +349,11 @@ mod tests {
                 [store]
                 keep_sessions = "3days"
                 keep_audit = "forever"
+                keep_recordings = "forever"
+                [recording]
+                default = "terminal"
+                input = true
+                required = true
                 [drain]
                 deadline = "1s"
                 [sandbox]
@@ -397,6 +406,9 @@ mod tests {
         assert_eq!(changed.tokens.default, time::Duration::minutes(10));
         assert_eq!(changed.tokens.max, time::Duration::days(2));
         assert_eq!(changed.docker_socket, Path::new("/run/podman/podman.sock"));
+        let recording = &changed.recording;
+        assert_eq!((recording.default, recording.keep), (sandgate_policy::RecordMode::Terminal, None));
+        assert!(recording.input && recording.required);
         assert_eq!(changed.store, Keep { sessions: Some(time::Duration::days(3)), audit: None });
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(
@@ -427,6 +439,7 @@ mod tests {
             ("[ssh]\nkeepalive = \"soon\"", "soon"),
             ("[ssh]\nkeepalive = \"0s\"", "ssh.keepalive"),
             ("[store]\nkeep_audit = \"always\"", "always"),
+            ("[recording]\ndefault = \"everything\"", "everything"),
             ("[store]\nkeep_sessions = \"0d\"", "store.keep_sessions"),
             ("[guest]\nkeepalive = \"0s\"", "guest.keepalive"),
             ("[control]\nkeepalive_missed = 0", "control.keepalive_missed"),

@@ -26,6 +26,7 @@ use crate::images::Images;
 use crate::keys::Keys;
 use crate::limits::{Penalties, PerCredential, Unauthenticated};
 use crate::metrics::Metrics;
+use crate::recording::{RecordingError, Recordings};
 use crate::sandboxes::{SandboxError, Sandboxes};
 use crate::session::Registry;
 use crate::terminal::Terminals;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub api_keys: ApiKeys,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// The recordings of sessions.
+    pub recordings: Arc<Recordings>,
     /// What is counted.
     pub metrics: Metrics,
     /// Live connections and sessions.
@@ -136,6 +139,7 @@ impl Gateway {
             tokio::task::spawn_blocking(move || hostkeys::load_or_generate(&key_directory, key_set));
         let store = Arc::new(Store::open(&config.data_dir.join(DATABASE), started_at).await?);
         crate::forget::start(&store, config.store);
+        let recordings = Recordings::open(&config.data_dir, store.clone(), config.recording.clone()).await?;
         let registry = Arc::new(Registry::default());
         let audit = Arc::new(Audit::new(store.clone()));
         let access = Arc::new(Access::new(store.clone(), registry.clone()));
@@ -167,6 +171,7 @@ impl Gateway {
             keys,
             api_keys,
             audit,
+            recordings,
             metrics: Metrics::default(),
             registry,
             terminals: Arc::default(),
@@ -231,6 +236,7 @@ impl Gateway {
 
     /// Writes out what is still queued for the store and closes it. The last thing to do.
     pub async fn close(&self) {
+        self.recordings.close().await;
         self.store.close().await;
     }
 }
@@ -299,6 +305,9 @@ pub enum BuildError {
     /// The driver.
     #[error("{0}")]
     Driver(DriverError),
+    /// The recordings.
+    #[error("the recordings: {0}")]
+    Recordings(#[from] RecordingError),
     /// The sandboxes.
     #[error(transparent)]
     Sandboxes(#[from] SandboxError),

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod reach;
+pub mod recording;
 pub mod sandboxes;
 pub mod session;
 pub mod ssh;

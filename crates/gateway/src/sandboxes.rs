@@ -15,7 +15,7 @@ use sandgate_driver::{
     Progress, Runtime, SandboxId, SandboxSpec, State,
 };
 use sandgate_guest::{Guest, Keepalive, Timeouts};
-use sandgate_policy::{ForwardRules, Principal, SandboxName, new_id};
+use sandgate_policy::{ForwardRules, Principal, RecordMode, SandboxName, new_id};
 use sandgate_store::{Phase, SandboxRow, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -78,6 +78,9 @@ pub struct NewSandbox {
     /// What may be forwarded into it and out of it, whoever comes.
     #[serde(default)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    pub record: RecordMode,
 }
 
 fn default_driver() -> String {
@@ -103,6 +106,7 @@ impl NewSandbox {
             external: None,
             adopt: None,
             forward: ForwardRules::default(),
+            record: RecordMode::Off,
         }
     }
 }
@@ -114,6 +118,8 @@ pub struct SandboxInfo {
     pub spec: SandboxSpec,
     /// What may be forwarded into it and out of it.
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    pub record: RecordMode,
     /// The driver that made it.
     pub driver: String,
     /// The container engine behind the driver, and its version, where there is one and it has answered.
@@ -131,6 +137,7 @@ pub struct SandboxInfo {
 struct Known {
     spec: SandboxSpec,
     forward: ForwardRules,
+    record: RecordMode,
     driver: Arc<dyn Driver>,
     created_at: OffsetDateTime,
     guest: Guest,
@@ -183,7 +190,8 @@ impl Sandboxes {
             })?;
             match row.phase {
                 Phase::Ready => {
-                    let made = remember(spec, row.forward, driver.clone(), row.created_at, keepalive);
+                    let made =
+                        remember(spec, (row.forward, row.record), driver.clone(), row.created_at, keepalive);
                     known.insert(row.id.clone(), made);
                 }
                 Phase::Creating | Phase::Removing => unfinished.push((spec, driver.clone())),
@@ -219,6 +227,11 @@ impl Sandboxes {
     /// What the sandbox with that identifier allows to be forwarded. Without a sandbox there is nothing to forward to.
     pub fn forward_rules(&self, id: &str) -> ForwardRules {
         self.shared.known.read().get(id).map(|known| known.forward.clone()).unwrap_or_default()
+    }
+
+    /// What is recorded at least of the sandbox with that identifier.
+    pub fn record_mode(&self, id: &str) -> RecordMode {
+        self.shared.known.read().get(id).map(|known| known.record).unwrap_or_default()
     }
 
     /// The name of a sandbox that is made of this image of ours, if there is one.
@@ -371,6 +384,7 @@ impl Shared {
         SandboxInfo {
             state,
             forward: known.forward,
+            record: known.record,
             driver: known.driver.name().to_owned(),
             engine: known.driver.engine(),
             created_at: known.created_at,
@@ -411,6 +425,7 @@ impl Shared {
                 error: error.to_string(),
             })?,
             forward: new.forward,
+            record: new.record,
             phase: Phase::Creating,
             created_at: OffsetDateTime::now_utc(),
         };
@@ -425,7 +440,7 @@ impl Shared {
             return Err(error.into());
         }
         self.store.set_sandbox_phase(id.as_str(), Phase::Ready).await?;
-        let known = remember(spec, row.forward, driver.clone(), row.created_at, self.keepalive);
+        let known = remember(spec, (row.forward, row.record), driver.clone(), row.created_at, self.keepalive);
         self.known.write().insert(id.to_string(), known.clone());
         let detail = match (&known.spec.external, &known.spec.adopt) {
             (Some(external), _) => format!("{} ({})", known.spec.name, external.link),
@@ -488,14 +503,14 @@ impl Shared {
 
 fn remember(
     spec: SandboxSpec,
-    forward: ForwardRules,
+    (forward, record): (ForwardRules, RecordMode),
     driver: Arc<dyn Driver>,
     created_at: OffsetDateTime,
     keepalive: Keepalive,
 ) -> Known {
     let timeouts = Timeouts { keepalive, ..Timeouts::default() };
     let guest = Guest::with_timeouts(driver.link(&spec.id), timeouts);
-    Known { spec, forward, driver, created_at, guest }
+    Known { spec, forward, record, driver, created_at, guest }
 }
 
 /// Removes what a failed or interrupted creation or removal has left.

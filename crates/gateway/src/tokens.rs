@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sandgate_policy::{
-    FileAccess, FileAccessError, ForwardRules, ForwardRulesError, Label, Scopes, SourceNetworks, Token,
-    TtlError, TtlPolicy, new_id,
+    FileAccess, FileAccessError, ForwardRules, ForwardRulesError, Label, RecordMode, Scopes, SourceNetworks,
+    Token, TtlError, TtlPolicy, new_id,
 };
 use sandgate_store::{Store, StoreError, TokenLookup, TokenRow};
 use time::{Duration, OffsetDateTime};
@@ -26,6 +26,8 @@ pub struct NewToken {
     pub files: FileAccess,
     /// What may be forwarded for it.
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    pub record: RecordMode,
     /// A text for people.
     pub label: Label,
     /// Where it may be used from.
@@ -84,6 +86,7 @@ impl Tokens {
             sources: new.sources,
             files: new.files,
             forward: new.forward,
+            record: new.record,
             created_at: now,
             expires_at,
             revoked_at: None,

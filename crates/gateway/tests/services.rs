@@ -50,6 +50,7 @@ fn wish(sandbox: &str, ttl: Duration, sources: &[&str]) -> NewToken {
         scopes: Some(Scopes::all()),
         files: sandgate_policy::FileAccess::default(),
         forward: sandgate_policy::ForwardRules::default(),
+        record: sandgate_policy::RecordMode::Off,
         label: "test".parse().expect("a label"),
         sources: SourceNetworks::parse(sources).expect("networks"),
     }

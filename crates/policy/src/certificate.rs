@@ -108,6 +108,8 @@ pub struct SessionAccess {
     pub x11: Permission,
     /// What runs in place of whatever the client asks for (`force-command`).
     pub forced_command: Option<Vec<u8>>,
+    /// What of its sessions is recorded at least; the sandbox and the configuration may ask for more.
+    pub record: crate::record::RecordMode,
 }
 
 /// Whether something is permitted.

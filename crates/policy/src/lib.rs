@@ -13,6 +13,7 @@ pub mod files;
 pub mod forward;
 pub mod name;
 pub mod principal;
+pub mod record;
 pub mod scope;
 pub mod token;
 
@@ -23,6 +24,7 @@ pub use files::{FileAccess, FileAccessError};
 pub use forward::{ForwardAccess, ForwardRules, ForwardRulesError, WrittenRules};
 pub use name::{KeyName, NameError, SandboxName, new_id};
 pub use principal::{Action, Credential, Decision, Denied, DenyReason, Principal, certificate_label, decide};
+pub use record::{RecordMode, RecordModeError};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use token::{
     Label, LabelError, SourceNetworks, SourcesError, Token, TokenHash, TokenState, TtlError, TtlPolicy,

@@ -57,6 +57,9 @@ pub enum Command {
     /// List and end live sessions
     #[command(subcommand)]
     Session(cmd::session::Command),
+    /// List, play, export and verify recordings of sessions
+    #[command(subcommand)]
+    Recording(cmd::recording::Command),
     /// Print Host blocks for ~/.ssh/config, with known_hosts lines
     SshConfig(cmd::ssh_config::Args),
     /// Open a shell in a sandbox or run a command there, with forwards, as ssh does but without SSH
@@ -115,6 +118,14 @@ mod tests {
             "sandgate audit -n 5 --sandbox box --action file. --json",
             "sandgate session ls --json",
             "sandgate session kill ses-1",
+            "sandgate sandbox create box --record all",
+            "sandgate token create box --record terminal",
+            "sandgate recording ls --sandbox box --json",
+            "sandgate recording play rec-1 --speed 2 --idle-limit 1.5",
+            "sandgate recording export rec-1 --format v2 -o F.cast",
+            "sandgate recording verify rec-1 --json",
+            "sandgate recording verify --file F.cast",
+            "sandgate recording rm rec-1",
             "sandgate ssh-config",
             "sandgate ssh-config box --data-dir D",
             "sandgate exec box -t -u me -e A=B -- ls -l",
@@ -179,6 +190,9 @@ mod tests {
             "sandgate api-key create ci --role root",
             "sandgate audit -n 0",
             "sandgate exec box",
+            "sandgate sandbox create box --record everything",
+            "sandgate recording verify",
+            "sandgate recording play rec-1 --speed 0",
             "sandgate ssh",
             "sandgate ssh box --keepalive 0s",
             "sandgate cp box:a",

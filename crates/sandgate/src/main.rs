@@ -57,6 +57,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::LoginLink(args) => cmd::api_key::login_link(&data_dir, &args).await,
         Command::Audit(args) => cmd::audit::run(&data_dir, args).await,
         Command::Session(command) => cmd::session::run(&data_dir, command).await,
+        Command::Recording(command) => cmd::recording::run(&data_dir, command).await,
         Command::SshConfig(args) => cmd::ssh_config::run(&data_dir, args).await,
         Command::Ssh(args) => cmd::ssh::run(&data_dir, args).await,
         Command::Exec(args) => cmd::exec::run(&data_dir, args).await,

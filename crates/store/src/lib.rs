@@ -11,6 +11,7 @@
 
 mod api_keys;
 mod keys;
+mod recordings;
 mod rows;
 mod sandboxes;
 mod sessions;
@@ -28,6 +29,7 @@ use time::OffsetDateTime;
 
 pub use api_keys::ApiKeyRow;
 pub use keys::{KeyLookup, KeyRow, KeySandboxes, OpenedSandbox};
+pub use recordings::{RecordingEnd, RecordingRow, RecordingsQuery};
 pub use sandboxes::{Phase, SandboxRow};
 pub use sessions::{AuditEntry, AuditQuery, AuditRow, SessionEnd, SessionRow};
 pub use tokens::{TokenLookup, TokenRow};

@@ -1,6 +1,6 @@
 //! Between Rust values and columns.
 
-use sandgate_policy::ForwardRules;
+use sandgate_policy::{ForwardRules, RecordMode};
 use time::OffsetDateTime;
 
 use crate::StoreError;
@@ -34,6 +34,11 @@ pub(crate) fn rules_text(rules: &ForwardRules) -> Result<String, StoreError> {
 /// The other way. What this version does not know is an error: fewer rules would permit more.
 pub(crate) fn rules(text: &str) -> Result<ForwardRules, StoreError> {
     serde_json::from_str(text).map_err(|_| StoreError::Malformed("list of rules for forwarding"))
+}
+
+/// What is recorded, as it is stored. What this version does not know is an error: it may record too little.
+pub(crate) fn record(text: &str) -> Result<RecordMode, StoreError> {
+    text.parse().map_err(|_| StoreError::Malformed("recording mode"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The table of sandboxes: what was asked for. What a sandbox *does* is known to its driver alone.
 
-use sandgate_policy::ForwardRules;
+use sandgate_policy::{ForwardRules, RecordMode};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use crate::rows::{millis, rules, rules_text, time};
+use crate::rows::{millis, record, rules, rules_text, time};
 use crate::{Store, StoreError};
 
 /// How far the driver has got with a sandbox, so that a crash in between can be cleaned up.
@@ -49,6 +49,8 @@ pub struct SandboxRow {
     pub spec: String,
     /// What may be forwarded into it and out of it.
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    pub record: RecordMode,
     /// How far the driver has got.
     pub phase: Phase,
     /// When it was asked for.
@@ -62,6 +64,7 @@ fn read(row: &SqliteRow) -> Result<SandboxRow, StoreError> {
         driver: row.try_get("driver")?,
         spec: row.try_get("spec")?,
         forward: rules(row.try_get("forward_rules")?)?,
+        record: record(row.try_get("record")?)?,
         phase: Phase::parse(row.try_get("phase")?)?,
         created_at: time(row.try_get("created_at")?)?,
     })
@@ -74,8 +77,8 @@ impl Store {
     /// [`StoreError::Exists`] when the name is taken.
     pub async fn insert_sandbox(&self, sandbox: &SandboxRow) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO sandboxes (id, name, driver, spec, phase, created_at, forward_rules) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO sandboxes (id, name, driver, spec, phase, created_at, forward_rules, record) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(&sandbox.id)
         .bind(&sandbox.name)
@@ -84,6 +87,7 @@ impl Store {
         .bind(sandbox.phase.as_str())
         .bind(millis(sandbox.created_at))
         .bind(rules_text(&sandbox.forward)?)
+        .bind(sandbox.record.as_str())
         .execute(&self.pool)
         .await?;
         Ok(())

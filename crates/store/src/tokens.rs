@@ -1,11 +1,11 @@
 //! The table of tokens. It holds hashes; the tokens themselves are nowhere.
 
-use sandgate_policy::{FileAccess, ForwardRules, Scopes, SourceNetworks, TokenHash};
+use sandgate_policy::{FileAccess, ForwardRules, RecordMode, Scopes, SourceNetworks, TokenHash};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
-use crate::rows::{maybe_time, millis, rules, rules_text, time};
+use crate::rows::{maybe_time, millis, record, rules, rules_text, time};
 use crate::{Store, StoreError};
 
 /// One token, without its hash.
@@ -27,6 +27,8 @@ pub struct TokenRow {
     pub files: FileAccess,
     /// What may be forwarded for it.
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    pub record: RecordMode,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it ends.
@@ -64,6 +66,7 @@ fn read(row: &SqliteRow) -> Result<TokenLookup, StoreError> {
             read_only: row.try_get::<i64, _>("sftp_read_only")? != 0,
         },
         forward: rules(row.try_get("forward_rules")?)?,
+        record: record(row.try_get("record")?)?,
         created_at: time(row.try_get("created_at")?)?,
         expires_at: time(row.try_get("expires_at")?)?,
         revoked_at: maybe_time(row.try_get("revoked_at")?)?,
@@ -85,8 +88,8 @@ impl Store {
     pub async fn insert_token(&self, token: &TokenRow, hash: TokenHash) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO tokens (id, hash, prefix, label, scopes, sandbox_id, sources, created_at, expires_at, \
-             revoked_at, last_used_at, sftp_root, sftp_read_only, forward_rules) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL, $10, $11, $12)",
+             revoked_at, last_used_at, sftp_root, sftp_read_only, forward_rules, record) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL, $10, $11, $12, $13)",
         )
         .bind(&token.id)
         .bind(hash.to_hex())
@@ -100,6 +103,7 @@ impl Store {
         .bind(&token.files.root)
         .bind(i64::from(token.files.read_only))
         .bind(rules_text(&token.forward)?)
+        .bind(token.record.as_str())
         .execute(&self.pool)
         .await?;
         Ok(())

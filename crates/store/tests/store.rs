@@ -30,6 +30,7 @@ fn sandbox(id: &str, name: &str) -> SandboxRow {
         driver: "oci".into(),
         spec: "{}".into(),
         forward: rules(r#"{"permit_open":["db:5432"]}"#),
+        record: sandgate_policy::RecordMode::All,
         phase: Phase::Ready,
         created_at: now(),
     }
@@ -46,6 +47,7 @@ fn token(id: &str, sandbox: &str) -> (Token, TokenRow) {
         sources: SourceNetworks::parse(["192.0.2.0/24", "::1"]).expect("networks"),
         files: FileAccess { root: Some("drop".into()), read_only: true },
         forward: rules(r#"{"permit_listen":["8080"],"permit_socket_open":["none"]}"#),
+        record: sandgate_policy::RecordMode::Terminal,
         created_at: now(),
         expires_at: now() + Duration::HOUR,
         revoked_at: None,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sandgate_driver::{AdoptTarget, ImageEvent};
 use sandgate_policy::Role;
 use sandgate_policy::{
-    CertAuthority, FileAccess, ForwardRules, KeyName, Label, SandboxName, Scopes, SourceNetworks,
+    CertAuthority, FileAccess, ForwardRules, KeyName, Label, RecordMode, SandboxName, Scopes, SourceNetworks,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -96,6 +96,10 @@ pub struct SandboxView {
     #[serde(default)]
     #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    #[schema(value_type = crate::schema::RecordName)]
+    pub record: RecordMode,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -150,6 +154,10 @@ pub struct CreateToken {
     #[serde(default)]
     #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    #[schema(value_type = crate::schema::RecordName)]
+    pub record: RecordMode,
 }
 
 /// The answer: the only time that the token is shown. Its `Debug` leaves the token out.
@@ -198,6 +206,10 @@ pub struct TokenView {
     #[serde(default)]
     #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    #[schema(value_type = crate::schema::RecordName)]
+    pub record: RecordMode,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -355,6 +367,9 @@ pub struct SessionView {
     pub bytes_in: u64,
     /// Bytes from the process to the client.
     pub bytes_out: u64,
+    /// Identifier of its recording, if it is recorded.
+    #[serde(default)]
+    pub recording: Option<String>,
 }
 
 /// `POST /api/v1/login`: one of the two. Its `Debug` shows neither.
@@ -618,4 +633,49 @@ pub struct ExecResult {
     pub started_at: OffsetDateTime,
     /// How long it ran.
     pub seconds: f64,
+}
+
+/// A recording, as `recording ls` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RecordingView {
+    /// Identifier.
+    pub id: String,
+    /// Name of the sandbox.
+    pub sandbox: String,
+    /// The session or forward that was recorded.
+    pub session: String,
+    /// `terminal`, `exec`, `sftp`, `scp` or `forward`.
+    pub kind: String,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// How long it went on, or has so far.
+    pub seconds: f64,
+    /// Whether it goes on.
+    #[serde(default)]
+    pub live: bool,
+    /// Size of the file; 0 while it goes on.
+    pub bytes: u64,
+    /// Whether all of the session is in it.
+    pub complete: bool,
+    /// `asciicast-v3` or `timeline`.
+    pub format: String,
+}
+
+/// `GET /api/v1/recordings`: some of them, the newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RecordingsPage {
+    /// Those.
+    pub recordings: Vec<RecordingView>,
+    /// What to ask for as `before` to get older ones; `None` when there are none.
+    pub next: Option<String>,
+}
+
+/// `POST /api/v1/recordings/{id}/verify`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Verified {
+    /// Whether nothing speaks against it.
+    pub valid: bool,
+    /// What was found.
+    pub detail: String,
 }

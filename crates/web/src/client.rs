@@ -50,6 +50,29 @@ impl Client {
         String::from_utf8(body.to_vec()).map_err(|error| ClientError::Answer(error.to_string()))
     }
 
+    /// Gets something as it is, a piece at a time.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; also an error of `on_piece`.
+    pub async fn get_pieces(
+        &self,
+        path: &str,
+        mut on_piece: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let response = self.send(json_request(Method::GET, path, Bytes::new())?).await?;
+        if !response.status().is_success() {
+            let (status, body) = collect(response).await?;
+            return Err(refused(status, &body));
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(ClientError::Http)?.into_data() {
+                on_piece(&data).map_err(ClientError::Write)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Posts something.
     ///
     /// # Errors
@@ -260,6 +283,9 @@ pub enum ClientError {
     /// The connection broke.
     #[error("the connection to the gateway broke: {0}")]
     Http(hyper::Error),
+    /// What was got could not be written.
+    #[error("it cannot be written: {0}")]
+    Write(io::Error),
     /// An answer of another kind than expected; perhaps another version is running.
     #[error("the gateway's answer cannot be understood: {0}")]
     Answer(String),

@@ -21,6 +21,7 @@ mod link;
 mod login;
 mod origin;
 mod problem;
+mod recordings;
 mod routes;
 mod sandboxes;
 mod schema;

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sandgate_gateway::api_keys::ApiKeyError;
 use sandgate_gateway::keys::KeyError;
+use sandgate_gateway::recording::RecordingError;
 use sandgate_gateway::sandboxes::SandboxError;
 use sandgate_gateway::session::SessionError;
 use sandgate_gateway::tokens::TokenError;
@@ -170,6 +171,20 @@ impl From<SessionError> for Problem {
             SessionError::Sandbox(_) => StatusCode::CONFLICT,
             SessionError::Guest(GuestError::Refused { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
             SessionError::Guest(_) => StatusCode::BAD_GATEWAY,
+            SessionError::Recording(_) => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Problem::new(status, error.to_string())
+    }
+}
+
+impl From<RecordingError> for Problem {
+    fn from(error: RecordingError) -> Problem {
+        let status = match &error {
+            RecordingError::NotFound => StatusCode::NOT_FOUND,
+            RecordingError::File(source) if source.kind() == std::io::ErrorKind::NotFound => StatusCode::GONE,
+            RecordingError::Live => StatusCode::CONFLICT,
+            RecordingError::Required => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }

@@ -19,7 +19,8 @@ use utoipa_axum::routes;
 use crate::caller::{COOKIE, require};
 use crate::problem::{self, Problem};
 use crate::{
-    api_keys, audit, exec, images, keys, login, sandboxes, sessions, ssh_config, status, terminal, tokens,
+    api_keys, audit, exec, images, keys, login, recordings, sandboxes, sessions, ssh_config, status,
+    terminal, tokens,
 };
 
 /// Where the API lies.
@@ -64,6 +65,9 @@ pub(crate) fn api() -> (Router<Arc<Gateway>>, OpenApi) {
         .routes(routes!(images::list))
         .routes(routes!(sessions::list))
         .routes(routes!(audit::list))
+        .routes(routes!(recordings::list))
+        .routes(routes!(recordings::download))
+        .routes(routes!(recordings::verify))
         .routes(routes!(terminal::list))
         // To watch; to write needs more, and the handler looks.
         .routes(routes!(terminal::ticket));
@@ -83,6 +87,7 @@ pub(crate) fn api() -> (Router<Arc<Gateway>>, OpenApi) {
         .routes(routes!(sandboxes::create))
         .routes(routes!(sandboxes::adopt))
         .routes(routes!(sandboxes::remove))
+        .routes(routes!(recordings::remove))
         .routes(routes!(keys::add))
         .routes(routes!(keys::remove))
         .routes(routes!(images::import))

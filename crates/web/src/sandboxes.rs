@@ -215,6 +215,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         engine: info.engine,
         link: spec.external.map(|external| external.link.to_string()),
         forward: info.forward,
+        record: info.record,
         name: spec.name,
         created_at: info.created_at,
     }

@@ -84,6 +84,9 @@ pub(crate) struct CreateSandbox {
     /// What may be forwarded into it and out of it, whoever comes.
     #[serde(default)]
     forward: Forward,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    record: RecordName,
 }
 
 /// A variable: its name and its value.
@@ -140,6 +143,16 @@ pub(crate) enum ScopeName {
 #[derive(ToSchema)]
 #[schema(min_items = 1)]
 pub(crate) struct ScopeNames(Vec<ScopeName>);
+
+/// What is recorded.
+#[derive(ToSchema, Default)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum RecordName {
+    #[default]
+    Off,
+    Terminal,
+    All,
+}
 
 /// What somebody does at a terminal.
 #[derive(ToSchema)]

@@ -52,5 +52,6 @@ fn view(info: SessionInfo) -> SessionView {
         started_at: info.started_at,
         bytes_in: info.bytes_in,
         bytes_out: info.bytes_out,
+        recording: info.recording,
     }
 }

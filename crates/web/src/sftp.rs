@@ -153,7 +153,7 @@ async fn take_input(mut input: ProcessInput, mut from_client: impl AsyncRead + U
             Ok(0) | Err(_) => break,
             Ok(read) => read,
         };
-        traffic.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
+        traffic.took([&buffer[..read]], read);
         if input.write_all(&buffer[..read]).await.is_err() {
             // It takes no more: its exit is on the way.
             break;

@@ -35,6 +35,7 @@ pub(crate) async fn create(
             scopes: asked.scopes,
             files: asked.files,
             forward: asked.forward,
+            record: asked.record,
             label: asked.label,
             sources: asked.sources,
         })
@@ -90,6 +91,7 @@ fn view(found: TokenLookup, now: OffsetDateTime) -> TokenView {
         sources: token.sources,
         files: token.files,
         forward: token.forward,
+        record: token.record,
         created_at: token.created_at,
         expires_at: token.expires_at,
         revoked_at: token.revoked_at,

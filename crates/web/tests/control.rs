@@ -56,6 +56,7 @@ fn wish(sandbox: &str) -> CreateToken {
         sources: Default::default(),
         files: Default::default(),
         forward: Default::default(),
+        record: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sandgate_driver::{MachineSettings, StartMode};
 use sandgate_guest::Keepalive;
-use sandgate_policy::AcceptEnv;
+use sandgate_policy::{AcceptEnv, RecordMode};
 use serde::Deserialize;
 
 use super::{Config, ConfigError, HttpConfig, TlsFiles};
@@ -30,6 +30,7 @@ pub(super) struct File {
     limits: FileLimits,
     tokens: FileTokens,
     store: FileStore,
+    recording: FileRecording,
     drain: FileDrain,
     sandbox: FileSandbox,
     qemu: FileQemu,
@@ -115,6 +116,12 @@ impl File {
         if let Some(kept) = self.store.keep_audit {
             config.store.audit = keep("store.keep_audit", &kept)?;
         }
+        if let Some(kept) = self.store.keep_recordings {
+            config.recording.keep = keep("store.keep_recordings", &kept)?;
+        }
+        set(&mut config.recording.default, self.recording.default);
+        set(&mut config.recording.input, self.recording.input);
+        set(&mut config.recording.required, self.recording.required);
         if let Some(deadline) = self.drain.deadline {
             config.drain_deadline = deadline.0;
         }
@@ -269,6 +276,15 @@ struct FileTokens {
 struct FileStore {
     keep_sessions: Option<Kept>,
     keep_audit: Option<Kept>,
+    keep_recordings: Option<Kept>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileRecording {
+    default: Option<RecordMode>,
+    input: Option<bool>,
+    required: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -13,6 +13,7 @@ use sandgate_guest::{ExitStatus, GuestError, ProcessOutput, Ready};
 
 use super::file_audit::FileAudit;
 use super::lines::Lines;
+use crate::recording::{Direction, Recorder};
 
 /// Read from a file server's standard error at once, in bytes, where it comes in frames.
 const PIECE: usize = 16 * 1024;
@@ -23,7 +24,12 @@ const LAST_READS: u32 = 32;
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// What a session's process writes, and how it ends.
-pub struct SessionOutput(Kind);
+pub struct SessionOutput {
+    kind: Kind,
+    recorder: Option<Recorder>,
+    /// The stream that is read next, as was last said.
+    stream: Direction,
+}
 
 enum Kind {
     Program(ProcessOutput),
@@ -32,23 +38,45 @@ enum Kind {
 
 impl SessionOutput {
     pub(super) fn program(output: ProcessOutput) -> Self {
-        Self(Kind::Program(output))
+        Self::of(Kind::Program(output))
     }
 
     pub(super) fn file_server(mut output: ProcessOutput, audit: Box<FileAudit>) -> Self {
         let lines = output.take_stderr().map(Lines::new);
         let running = Running { output, lines, trail: Trail::Idle(audit), words: Vec::new(), end: None };
-        Self(Kind::FileServer(Box::new(FileServer(Some(running)))))
+        Self::of(Kind::FileServer(Box::new(FileServer(Some(running)))))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, recorder: None, stream: Direction::Out }
+    }
+
+    /// Shows everything that is read to this recorder.
+    pub(super) fn record_to(&mut self, recorder: Option<Recorder>) {
+        self.recorder = recorder;
+    }
+
+    /// Notes that the terminal has another size.
+    pub fn resized(&self, cols: u32, rows: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.resized(cols, rows);
+        }
     }
 
     /// See [`ProcessOutput::poll_ready`]. Names standard error only when there is something for the client.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
-        match &mut self.0 {
+        let ready = match &mut self.kind {
             Kind::Program(output) => output.poll_ready(cx),
             Kind::FileServer(server) => {
                 server.0.as_mut().map_or(Poll::Pending, |running| running.poll_ready(cx))
             }
+        };
+        match ready {
+            Poll::Ready(Ready::Stdout) => self.stream = Direction::Out,
+            Poll::Ready(Ready::Stderr) => self.stream = Direction::Err,
+            _ => {}
         }
+        ready
     }
 
     /// See [`ProcessOutput::try_read_vectored`].
@@ -56,13 +84,17 @@ impl SessionOutput {
     /// # Errors
     /// As there.
     pub fn try_read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match &mut self.0 {
+        let read = match &mut self.kind {
             Kind::Program(output) => output.try_read_vectored(bufs),
             Kind::FileServer(server) => match &mut server.0 {
                 Some(running) => running.try_read_vectored(bufs),
                 None => Err(io::ErrorKind::WouldBlock.into()),
             },
+        }?;
+        if let Some(recorder) = &self.recorder {
+            recorder.passed(self.stream, bufs.iter().map(|buf| &**buf), read);
         }
+        Ok(read)
     }
 
     /// As [`Self::try_read_vectored`], into one buffer.
@@ -78,7 +110,7 @@ impl SessionOutput {
     /// # Errors
     /// As there.
     pub fn close(&mut self) -> Result<(), GuestError> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Program(output) => output.close(),
             Kind::FileServer(_) => Ok(()),
         }

@@ -15,6 +15,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::recording::{Direction, Recorder};
+
 /// Why a session or connection is ended from our side. Its text is shown to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndReason(Arc<str>);
@@ -81,6 +83,8 @@ pub struct SessionInfo {
     pub bytes_in: u64,
     /// Bytes from the process to the client so far.
     pub bytes_out: u64,
+    /// Identifier of its recording, if it is recorded.
+    pub recording: Option<String>,
 }
 
 /// Byte counts of one session, added to as data passes.
@@ -90,6 +94,27 @@ pub struct Traffic {
     pub bytes_in: AtomicU64,
     /// Process to client.
     pub bytes_out: AtomicU64,
+    recorder: Option<Recorder>,
+}
+
+impl Traffic {
+    /// Traffic that is recorded, if there is a recorder.
+    pub fn recorded(recorder: Option<Recorder>) -> Traffic {
+        Traffic { recorder, ..Traffic::default() }
+    }
+
+    /// What it is recorded by.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// `count` bytes at the start of `bufs` have gone to the process.
+    pub fn took<'a>(&self, bufs: impl IntoIterator<Item = &'a [u8]>, count: usize) {
+        self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+        if let Some(recorder) = &self.recorder {
+            recorder.passed(Direction::In, bufs, count);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -123,9 +148,9 @@ impl Registry {
     }
 
     /// Enters a session; the guard gives its identifier and says when it is to end.
-    pub(super) fn open(self: &Arc<Self>, info: SessionInfo) -> SessionGuard {
+    pub(super) fn open(self: &Arc<Self>, info: SessionInfo, recorder: Option<Recorder>) -> SessionGuard {
         let (end, ended) = watch::channel(None);
-        let traffic = Arc::new(Traffic::default());
+        let traffic = Arc::new(Traffic::recorded(recorder));
         let id = info.id.clone();
         self.sessions.lock().insert(id.clone(), LiveSession { info, traffic: traffic.clone(), end });
         SessionGuard { registry: self.clone(), id, traffic, ended }
@@ -139,6 +164,7 @@ impl Registry {
             .map(|live| SessionInfo {
                 bytes_in: live.traffic.bytes_in.load(Ordering::Relaxed),
                 bytes_out: live.traffic.bytes_out.load(Ordering::Relaxed),
+                recording: live.traffic.recorder().map(|recorder| recorder.id().to_owned()),
                 ..live.info.clone()
             })
             .collect()

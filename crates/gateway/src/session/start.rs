@@ -13,13 +13,17 @@ use time::OffsetDateTime;
 
 use super::file_audit::FileAudit;
 use super::registry::{SessionGuard, SessionInfo, SessionKind};
-use super::{EndSignal, SessionOutput, Traffic};
+use super::{EndReason, EndSignal, SessionOutput, Traffic};
 use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
+use crate::recording::{Begun, Direction, Recorder, RecordingError, Subject};
 use crate::sandboxes::StartError;
 
 /// What whoever may not have a terminal reads.
 pub const NO_TERMINAL: &str = "This certificate does not permit a terminal.";
+
+/// Characters of a command that a recording names.
+const MOST_COMMAND: usize = 4096;
 
 /// Where a client sits, for SSH_CONNECTION and the records.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,9 @@ pub enum SessionError {
     /// The agent did not start the process.
     #[error("The command could not be started: {0}.")]
     Guest(#[from] GuestError),
+    /// It must be recorded and cannot be.
+    #[error("{0}")]
+    Recording(#[from] RecordingError),
 }
 
 /// A process in a sandbox, with its place in the register.
@@ -109,6 +116,13 @@ impl SessionRecord {
         self.guard.end_signal()
     }
 
+    /// Notes that the front door has told the user this, beside what the process writes.
+    pub fn said(&self, text: &str) {
+        if let Some(recorder) = self.traffic().recorder() {
+            recorder.passed(Direction::Err, [text.as_bytes()], text.len());
+        }
+    }
+
     /// Notes how the session ended. Without it, the record says that the client went away.
     pub fn finish(&mut self, outcome: Outcome) {
         self.outcome.get_or_insert(outcome);
@@ -117,6 +131,11 @@ impl SessionRecord {
 
 impl Drop for SessionRecord {
     fn drop(&mut self) {
+        let code = match &self.outcome {
+            Some(Outcome::Exited(ExitStatus::Code(code))) => Some(*code),
+            Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => signal_code(name),
+            _ => None,
+        };
         let exit = match self.outcome.take() {
             Some(Outcome::Exited(ExitStatus::Code(code))) => format!("exit {code}"),
             Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => format!("signal {name}"),
@@ -127,6 +146,9 @@ impl Drop for SessionRecord {
         let traffic = self.guard.traffic();
         let bytes_in = traffic.bytes_in.load(Ordering::Relaxed);
         let bytes_out = traffic.bytes_out.load(Ordering::Relaxed);
+        if let Some(recorder) = traffic.recorder() {
+            recorder.finish(code, &exit);
+        }
         tracing::info!(session = self.id(), exit, bytes_in, bytes_out, "session ended");
         self.gateway.audit.session_finished(self.id(), &exit, bytes_in, bytes_out);
     }
@@ -184,6 +206,7 @@ pub async fn start_after(
         started_at: OffsetDateTime::now_utc(),
         bytes_in: 0,
         bytes_out: 0,
+        recording: None,
     };
     let user = match request.user {
         Some(user) => Some(user),
@@ -211,9 +234,11 @@ pub async fn start_after(
         // The last one counts, as with sshd, should the client have sent such a variable too.
         spec.env.push((b"SSH_AUTH_SOCK".to_vec(), agent.path().to_vec()));
     }
+    let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
     gateway.audit.room().await;
     before.await;
     let process = guest.exec(spec).await?;
+    let recorder = recorder.started();
 
     tracing::info!(
         session = info.id,
@@ -225,15 +250,72 @@ pub async fn start_after(
     );
     gateway.audit.session_started(&info);
     let (input, output, control) = process.split();
-    let output = if output.is_file_server() {
+    let mut output = if output.is_file_server() {
         let audit = FileAudit::new(gateway.clone(), &info, user.as_deref());
         SessionOutput::file_server(output, Box::new(audit))
     } else {
         SessionOutput::program(output)
     };
-    let guard = gateway.registry.open(info);
+    output.record_to(recorder.clone());
+    let guard = gateway.registry.open(info, recorder);
     let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None };
     Ok(RunningSession { input, output, control, agent, record })
+}
+
+/// What the session is recorded by, if it is.
+async fn recorder(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    info: &SessionInfo,
+    spec: &ExecSpec,
+) -> Result<Option<Recorder>, RecordingError> {
+    let command = match &spec.program {
+        Program::Shell => None,
+        Program::Command(line) => Some(String::from_utf8_lossy(line).into_owned()),
+        Program::Argv(words) => Some(String::from_utf8_lossy(&words.join(&b' ')).into_owned()),
+        Program::Files(_) => None,
+    };
+    let terminal = spec.pty.as_ref().map(|pty| sandgate_record::Terminal {
+        kind: String::from_utf8_lossy(&pty.term).into_owned(),
+        cols: pty.cols,
+        rows: pty.rows,
+    });
+    let (registry, session) = (gateway.registry.clone(), info.id.clone());
+    let subject = Subject {
+        sandbox_id: info.sandbox_id.clone(),
+        sandbox_name: info.sandbox.clone(),
+        session_id: info.id.clone(),
+        kind: if info.pty { "terminal" } else { info.kind.as_str() },
+        credential: info.credential.clone(),
+        command: command.map(|command| command.chars().take(MOST_COMMAND).collect()),
+        terminal,
+        end: Box::new(move || {
+            registry.kill(&session, EndReason::new("The session ended: it can no longer be recorded."));
+        }),
+    };
+    let mode = principal.session.record.max(gateway.sandboxes.record_mode(&principal.sandbox_id));
+    gateway.recordings.begin(mode, subject).await
+}
+
+/// What a shell would make of a signal.
+fn signal_code(name: &str) -> Option<u32> {
+    const NUMBERS: [(&str, u32); 14] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+    ];
+    NUMBERS.iter().find(|(signal, _)| *signal == name).map(|(_, number)| 128 + number)
 }
 
 /// What runs, and what was asked for in its place where the credential forces a command. `internal-sftp` is our own file server, as it is

@@ -256,7 +256,7 @@ impl Connection {
     /// Somebody has connected to a listener.
     fn arrived(&mut self, arrived: forward::Arrived) {
         let Some(login) = &self.login else { return };
-        let run = forward::serve(self.handle.clone(), login.principal.clone(), arrived);
+        let run = forward::serve(self.gateway.clone(), self.handle.clone(), login.principal.clone(), arrived);
         self.tasks.push(until_end(login, run));
     }
 

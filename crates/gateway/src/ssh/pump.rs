@@ -120,17 +120,17 @@ pub(super) async fn input(
                 return Poll::Ready(Some(0));
             }
             match ready!(process.poll_write_vectored(cx, slices)) {
-                Ok(taken) => Poll::Ready(Some(taken)),
+                Ok(taken) => {
+                    traffic.took(slices.iter().map(|slice| &**slice), taken);
+                    Poll::Ready(Some(taken))
+                }
                 Err(_) => Poll::Ready(None),
             }
         })
         .await;
         match moved {
             Some(0) => break,
-            Some(taken) => {
-                reader.consume(taken);
-                traffic.bytes_in.fetch_add(taken as u64, Ordering::Relaxed);
-            }
+            Some(taken) => reader.consume(taken),
             None => return InputEnd::Cut,
         }
     }

@@ -17,7 +17,7 @@ use super::setup::{self, Setup};
 use super::x11::Display;
 use crate::agent_forward::AgentForwarding;
 use crate::gateway::Gateway;
-use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest};
+use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest, Traffic};
 
 /// Exit status of a session that we could not start or had to end: what `ssh` itself uses for its own errors.
 const FAILED: u32 = 255;
@@ -80,6 +80,7 @@ pub(super) async fn run(
     };
     let RunningSession { mut input, mut output, control, agent, mut record } = session;
     if let AgentForwarding::Refused(reason) = &agent {
+        record.said(&line(reason, eol));
         say(&mut writer, reason, eol).await;
     }
     let traffic = record.traffic().clone();
@@ -90,7 +91,7 @@ pub(super) async fn run(
     // process is silent and the connection lives on.
     let closed_by_client = async {
         tokio::select! {
-            () = follow_requests(&mut requests, &control, terminal, &unwanted) => {}
+            () = follow_requests(&mut requests, &control, terminal, &unwanted, &traffic) => {}
             () = async {
                 pump::input(reader, &mut input, &traffic).await;
                 std::future::pending().await
@@ -129,12 +130,15 @@ pub(super) async fn run(
         Ok(OutputEnd::LinkLost(error)) => {
             tracing::warn!(session = record.id(), sandbox = principal.sandbox_name, %error, "link to the guest lost");
             record.finish(Outcome::LinkLost);
-            say_and_close(writer, &format!("The session ended: {error}."), eol).await;
+            let text = format!("The session ended: {error}.");
+            record.said(&line(&text, eol));
+            say_and_close(writer, &text, eol).await;
         }
         Ok(OutputEnd::ChannelClosed) => {}
         Err(reason) => {
             control.hangup();
             record.finish(Outcome::Ended(reason.text().to_owned()));
+            record.said(&line(reason.text(), eol));
             say_and_close(writer, reason.text(), eol).await;
         }
     }
@@ -222,15 +226,21 @@ async fn follow_requests(
     control: &ProcessControl,
     terminal: Terminal,
     unwanted: &Notify,
+    traffic: &Traffic,
 ) {
     while let Some(Request { request, question }) = requests.next().await {
         let done = match request {
-            ChannelRequest::WindowChange(size) => control.resize(WindowSize {
-                cols: size.columns,
-                rows: size.rows,
-                xpixel: size.x_pixels,
-                ypixel: size.y_pixels,
-            }),
+            ChannelRequest::WindowChange(size) => {
+                if let Some(recorder) = traffic.recorder() {
+                    recorder.resized(size.columns, size.rows);
+                }
+                control.resize(WindowSize {
+                    cols: size.columns,
+                    rows: size.rows,
+                    xpixel: size.x_pixels,
+                    ypixel: size.y_pixels,
+                })
+            }
             ChannelRequest::Signal { name } => match std::str::from_utf8(&name) {
                 Ok(name) => control.signal(name),
                 Err(_) => continue,
@@ -263,9 +273,13 @@ fn send_exit(writer: &mut ChannelWriter, status: &ExitStatus) {
     }
 }
 
+fn line(text: &str, eol: &str) -> String {
+    format!("sandgate: {text}{eol}")
+}
+
 /// One line on stderr, as far as the client takes it in time.
 async fn say(writer: &mut ChannelWriter, text: &str, eol: &str) {
-    let line = format!("sandgate: {text}{eol}");
+    let line = line(text, eol);
     let _ = tokio::time::timeout(LAST_WORDS, writer.write_all(StreamKind::Stderr, line.as_bytes())).await;
 }
 

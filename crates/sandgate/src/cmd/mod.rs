@@ -9,6 +9,7 @@ pub mod forward_rules;
 pub mod image;
 pub mod key;
 pub mod listing;
+pub mod recording;
 pub mod sandbox;
 pub mod serve;
 pub mod session;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sandgate_driver::{
     AdoptTarget, BindMount, External, ExternalLink, ImageSource, Network, Runtime, TlsFiles,
 };
-use sandgate_policy::SandboxName;
+use sandgate_policy::{RecordMode, SandboxName};
 use sandgate_web::api::{Adopt, DEFAULT_DRIVER, NewSandbox, SandboxView};
 use sandgate_web::client::{Client, segment};
 use serde_json::json;
@@ -73,6 +73,9 @@ pub struct CreateArgs {
     /// none or host
     #[arg(long, default_value = "none")]
     network: Network,
+    /// What of its sessions is recorded: off, terminal or all
+    #[arg(long, value_name = "MODE", default_value_t)]
+    record: RecordMode,
     #[command(flatten)]
     external: ExternalArgs,
     #[command(flatten)]
@@ -209,6 +212,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
         external,
         adopt: None,
         forward: args.forward.rules()?,
+        record: args.record,
     };
     let sandbox: SandboxView = client.post("/api/v1/sandboxes", &new).await?;
     made(&sandbox, args.json)
@@ -308,6 +312,7 @@ fn show(sandbox: &SandboxView) {
     more("memory", sandbox.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
     more("cpus", sandbox.cpus.map(|cpus| cpus.to_string()));
     more("disk", sandbox.disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+    more("record", (sandbox.record != RecordMode::Off).then(|| sandbox.record.to_string()));
     lines.extend(sandbox.mounts.iter().map(|mount| ("mount", mount.clone())));
     lines.extend(forward_rules::lines(&sandbox.forward));
     lines.extend(sandbox.warnings.iter().map(|warning| ("warning", warning.clone())));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use sandgate_policy::{FileAccess, Label, Scopes, SourceNetworks};
+use sandgate_policy::{FileAccess, Label, RecordMode, Scopes, SourceNetworks};
 use sandgate_web::api::{CreateToken, TokenCreated, TokenView};
 use sandgate_web::client::{Client, segment};
 
@@ -45,6 +45,9 @@ pub struct CreateArgs {
     /// Network it may be used from; may be given several times [default: anywhere]
     #[arg(long, value_name = "NETWORK")]
     source: Vec<String>,
+    /// What of its sessions is recorded: off, terminal or all; the sandbox and the configuration may ask for more
+    #[arg(long, value_name = "MODE", default_value_t)]
+    record: RecordMode,
     #[command(flatten)]
     forward: ForwardArgs,
     /// Print JSON
@@ -86,6 +89,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
         sources: SourceNetworks::parse(args.source)?,
         files: FileAccess { root: args.sftp_root, read_only: args.sftp_read_only },
         forward: args.forward.rules()?,
+        record: args.record,
     };
     let token: TokenCreated = client.post("/api/v1/tokens", &asked).await?;
     if args.json {

@@ -67,6 +67,7 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         sources: sandgate_policy::SourceNetworks::default(),
         files: sandgate_policy::FileAccess::default(),
         forward: sandgate_policy::ForwardRules::default(),
+        record: sandgate_policy::RecordMode::Off,
     };
     let token: TokenCreated = match client.post("/api/v1/tokens", &asked).await {
         Err(ClientError::Refused(_)) => {

@@ -20,6 +20,7 @@ use sandgate_driver::NoProgress;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::agent_forward::{AgentForwarding, AgentRequest, AgentStream};
 use sandgate_gateway::reach::{self, ReachError};
+use sandgate_gateway::recording::{ForwardRecording, RecordingError};
 use sandgate_gateway::session::{
     self, ConnectionGuard, EndSignal, Outcome, RunningSession, SessionError, SessionRequest, Traffic,
 };
@@ -204,8 +205,12 @@ impl Server {
         match dialed {
             Ok(connection) => {
                 tracing::info!(sandbox = self.principal.sandbox_name, to, "connection opened");
+                let recording = match self.recording(to).await {
+                    Ok(recording) => recording,
+                    Err(error) => return Served::Refused(Reason::Resources, error.to_string()),
+                };
                 self.link.mux.opened(stream, &Opened::Dial { passed_stdio: false });
-                self.carry(stream, connection, cut).await
+                self.carry(stream, connection, recording, cut).await
             }
             Err(error) => {
                 tracing::warn!(sandbox = self.principal.sandbox_name, to, %error, "connection not opened");
@@ -278,7 +283,7 @@ impl Server {
                     self.link.mux.opened(stream, &Opened::Accept { passed_stdio: false });
                     let (half, sink) = tokio::io::split(ours);
                     let source = PipeSource { half, piece: Vec::new() };
-                    return self.relay(stream, sink, source, cut).await;
+                    return self.relay(stream, sink, source, Traffic::default(), cut).await;
                 }
                 return gone_meanwhile();
             }
@@ -290,8 +295,12 @@ impl Server {
         };
         match accepted {
             Ok(connection) => {
+                let recording = match self.recording("a listener".to_owned()).await {
+                    Ok(recording) => recording,
+                    Err(error) => return Served::Refused(Reason::Resources, error.to_string()),
+                };
                 self.link.mux.opened(stream, &Opened::Accept { passed_stdio: false });
-                self.carry(stream, connection, cut).await
+                self.carry(stream, connection, recording, cut).await
             }
             Err(error) => {
                 tracing::warn!(sandbox = self.principal.sandbox_name, %error, "connection not taken");
@@ -300,9 +309,39 @@ impl Server {
         }
     }
 
-    async fn carry(&mut self, stream: u32, connection: Connection, cut: EndSignal) -> Served {
+    /// What a connection is recorded by, if it is.
+    async fn recording(&mut self, to: String) -> Result<Option<ForwardRecording>, RecordingError> {
+        let id = new_id("fwd").map_err(|_| RecordingError::BrokenOff)?;
+        let mode = self.gateway.sandboxes.record_mode(&self.principal.sandbox_id);
+        let mode = mode.max(self.principal.session.record);
+        self.gateway.recordings.begin_forward(mode, &self.principal, &id, to).await
+    }
+
+    async fn carry(
+        &mut self,
+        stream: u32,
+        connection: Connection,
+        recording: Option<ForwardRecording>,
+        cut: EndSignal,
+    ) -> Served {
         let (input, output) = connection.split();
-        self.relay(stream, input, Stream { output }, cut).await
+        let Some(recording) = recording else {
+            return self
+                .relay(stream, input, Stream { output, recorder: None }, Traffic::default(), cut)
+                .await;
+        };
+        let recorder = recording.recorder().clone();
+        let source = Stream { output, recorder: Some(recorder.clone()) };
+        let served = tokio::select! {
+            served = self.relay(stream, input, source, Traffic::recorded(Some(recorder)), cut) => served,
+            () = recording.must_end() => Served::Ended("The connection can no longer be recorded.".to_owned()),
+        };
+        recording.finish(match &served {
+            Served::Done => "done",
+            Served::Refused(_, text) | Served::Ended(text) => text,
+            Served::Gone(_) => "client gone",
+        });
+        served
     }
 
     async fn relay(
@@ -310,9 +349,9 @@ impl Server {
         stream: u32,
         input: impl Sink,
         mut source: impl Source,
+        traffic: Traffic,
         mut cut: EndSignal,
     ) -> Served {
-        let traffic = Traffic::default();
         let end = tokio::select! {
             end = pump(&mut self.link, stream, input, &mut source, &traffic) => end,
             reason = cut.ended() => PumpEnd::Cut(reason.text().to_owned()),
@@ -380,6 +419,7 @@ fn session_reason(error: &SessionError) -> Reason {
         SessionError::Denied(_) => Reason::NotPermitted,
         SessionError::Sandbox(_) => Reason::Unreachable,
         SessionError::Guest(error) => guest_reason(error),
+        SessionError::Recording(_) => Reason::Resources,
     }
 }
 

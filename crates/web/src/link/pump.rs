@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use sandgate_gateway::recording::{Direction, Recorder};
 use sandgate_gateway::session::{SessionOutput, Traffic};
 use sandgate_guest::{
     ConnectionOutput, ConnectionReady, ExitStatus, GuestError, ProcessControl, ProcessInput, Ready,
@@ -93,12 +94,15 @@ impl Source for Process {
 
     fn control(&mut self, event: &Event) {
         let done = match event {
-            Event::Resize(_, size) => self.control.resize(WindowSize {
-                cols: size.cols,
-                rows: size.rows,
-                xpixel: size.xpixel,
-                ypixel: size.ypixel,
-            }),
+            Event::Resize(_, size) => {
+                self.output.resized(size.cols, size.rows);
+                self.control.resize(WindowSize {
+                    cols: size.cols,
+                    rows: size.rows,
+                    xpixel: size.xpixel,
+                    ypixel: size.ypixel,
+                })
+            }
             Event::Signal(_, name) => self.control.signal(name),
             Event::Break(_, millis) => self.control.send_break(*millis),
             _ => return,
@@ -112,6 +116,8 @@ impl Source for Process {
 /// A connection in the guest.
 pub(super) struct Stream {
     pub(super) output: ConnectionOutput,
+    /// What it is recorded by.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Source for Stream {
@@ -124,7 +130,11 @@ impl Source for Stream {
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.output.try_read(buf)
+        let read = self.output.try_read(buf)?;
+        if let Some(recorder) = &self.recorder {
+            recorder.passed(Direction::Out, [&*buf], read);
+        }
+        Ok(read)
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -266,8 +276,8 @@ fn take_input<S: AsyncRead + AsyncWrite + Unpin>(
     }
     match input.poll_write(cx, data) {
         Poll::Ready(Ok(taken)) => {
+            traffic.took([data], taken);
             link.mux.take(stream, Kind::Stdin, taken);
-            traffic.bytes_in.fetch_add(taken as u64, Ordering::Relaxed);
             Poll::Ready(Input::Taken)
         }
         Poll::Ready(Err(_)) => {

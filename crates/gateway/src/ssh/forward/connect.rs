@@ -10,7 +10,7 @@ use sandgate_policy::Principal;
 use sandgate_ssh::driver::OpenQuestion;
 use sandgate_ssh::event::{ChannelOpen, OpenFailure};
 
-use super::relay::relay;
+use super::relay::relay_recorded;
 use crate::forward::{self, ForwardError, Place};
 use crate::gateway::Gateway;
 use crate::session::{Peer, Traffic};
@@ -50,9 +50,15 @@ pub(in crate::ssh) async fn connect(
         to = %place,
         "forward opened"
     );
+    let mode = principal.session.record.max(gateway.sandboxes.record_mode(&principal.sandbox_id));
+    let recording = gateway.recordings.begin_forward(mode, &principal, &id, place.to_string()).await;
+    let recording = match recording {
+        Ok(recording) => recording,
+        Err(error) => return question.refuse(OpenFailure::connect_failed(error.to_string())),
+    };
     let channel = question.accept();
-    let traffic = Traffic::default();
-    let end = relay(channel, connection, &traffic).await;
+    let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
+    let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;
     tracing::info!(
         forward = id,
         end = end.text(),

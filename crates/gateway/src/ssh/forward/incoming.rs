@@ -10,7 +10,9 @@ use sandgate_ssh::event::ServerOpen;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::arrivals::Pace;
-use super::relay::relay;
+use super::relay::relay_recorded;
+use crate::forward::Place;
+use crate::gateway::Gateway;
 use crate::session::Traffic;
 
 /// Bytes of a client's refusal that the log shows.
@@ -48,6 +50,15 @@ pub(in crate::ssh) struct Arrived {
 }
 
 impl Source {
+    /// For a recording.
+    fn words(&self) -> String {
+        match self {
+            Source::Tcp { address, port } => Place::Tcp { host: address.clone(), port: *port }.to_string(),
+            Source::Unix { path } => Place::Unix { path: path.clone() }.to_string(),
+            Source::X11 => "X11".to_owned(),
+        }
+    }
+
     fn open(self, peer: &Peer) -> ServerOpen {
         match self {
             Source::Tcp { address, port } => {
@@ -74,9 +85,15 @@ fn originator(peer: &Peer) -> (Vec<u8>, u32) {
 
 /// Opens a channel to the client for one connection and relays until its end. If the client does not want it, it is closed in the
 /// guest.
-pub(in crate::ssh) async fn serve(handle: ConnectionHandle, principal: Principal, arrived: Arrived) {
+pub(in crate::ssh) async fn serve(
+    gateway: Arc<Gateway>,
+    handle: ConnectionHandle,
+    principal: Principal,
+    arrived: Arrived,
+) {
     let Arrived { incoming, source, pending, place: _place, warnings } = arrived;
-    let sandbox = principal.sandbox_name;
+    let sandbox = principal.sandbox_name.clone();
+    let to = source.words();
     let open = source.open(&incoming.peer);
     // Taken first: a client may take longer to answer than the guest keeps what nobody takes.
     let connection = match incoming.accept().await {
@@ -84,6 +101,12 @@ pub(in crate::ssh) async fn serve(handle: ConnectionHandle, principal: Principal
         Err(error) => {
             return failed(&warnings, &sandbox, &format!("lost in the sandbox: {error}"));
         }
+    };
+    let mode = principal.session.record.max(gateway.sandboxes.record_mode(&principal.sandbox_id));
+    let id = crate::ids::random_id("fwd");
+    let recording = match gateway.recordings.begin_forward(mode, &principal, &id, to).await {
+        Ok(recording) => recording,
+        Err(error) => return failed(&warnings, &sandbox, &error.to_string()),
     };
     let channel = match handle.open(open).await {
         Ok(channel) => channel,
@@ -97,8 +120,8 @@ pub(in crate::ssh) async fn serve(handle: ConnectionHandle, principal: Principal
         }
     };
     drop(pending);
-    let traffic = Traffic::default();
-    let end = relay(channel, connection, &traffic).await;
+    let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
+    let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;
     tracing::debug!(
         sandbox,
         end = end.text(),

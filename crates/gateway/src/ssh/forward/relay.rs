@@ -15,6 +15,7 @@ use sandgate_ssh::driver::{Channel, ChannelWriter};
 use sandgate_ssh::event::StreamKind;
 
 use super::super::pump::{self, InputEnd};
+use crate::recording::{Direction, ForwardRecording};
 use crate::session::Traffic;
 
 /// How long the guest's side may take what a client sent last before it closed its channel.
@@ -29,6 +30,8 @@ pub(in crate::ssh) enum RelayEnd {
     ClosedByClient,
     /// The connection in the guest was reset, or the way to it was lost.
     Lost(GuestError),
+    /// It must be recorded and no longer can be.
+    NotRecorded,
 }
 
 impl RelayEnd {
@@ -38,8 +41,25 @@ impl RelayEnd {
             RelayEnd::Done => "done".to_owned(),
             RelayEnd::ClosedByClient => "closed by the client".to_owned(),
             RelayEnd::Lost(error) => error.to_string(),
+            RelayEnd::NotRecorded => "can no longer be recorded".to_owned(),
         }
     }
+}
+
+/// As [`relay`], recorded.
+pub(super) async fn relay_recorded(
+    channel: Channel,
+    connection: Connection,
+    traffic: &Traffic,
+    recording: Option<&ForwardRecording>,
+) -> RelayEnd {
+    let Some(recording) = recording else { return relay(channel, connection, traffic).await };
+    let end = tokio::select! {
+        end = relay(channel, connection, traffic) => end,
+        () = recording.must_end() => RelayEnd::NotRecorded,
+    };
+    recording.finish(&end.text());
+    end
 }
 
 /// Relays until both directions have ended, then closes both sides. Dropping the future closes them at once.
@@ -131,7 +151,13 @@ async fn outward(writer: &mut ChannelWriter, output: &mut ConnectionOutput, traf
         let Ok(allowed) = poll_fn(|cx| writer.poll_ready(cx)).await else {
             return OutwardEnd::ClosedByClient;
         };
-        match writer.try_fill(StreamKind::Stdout, allowed, |packets| output.try_read_vectored(packets)) {
+        match writer.try_fill(StreamKind::Stdout, allowed, |packets| {
+            let read = output.try_read_vectored(packets)?;
+            if let Some(recorder) = traffic.recorder() {
+                recorder.passed(Direction::Out, packets.iter().map(|packet| &**packet), read);
+            }
+            Ok(read)
+        }) {
             Ok(sent) => {
                 traffic.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
             }
