@@ -1,0 +1,49 @@
+// xterm.js under a content security policy without 'unsafe-inline' for styles.
+//
+// Its DOM renderer puts CSS into the page in two ways that such a policy refuses: the text of `<style>` elements (theme, sizes, scroll
+// bar), and `setAttribute('style', …)` on the spans of true-colour text. Both have a twin in the CSSOM that is allowed, so each is led
+// there. `test/pages.mjs` shows that no violation is left, and that the colours arrive.
+
+/** The document that xterm is given (its option `documentOverride`): ours, but for where `<style>` elements come from. */
+export function documentForXterm(): Document {
+  return new Proxy(document, {
+    get(target, name) {
+      if (name === 'createElement') {
+        return (tag: string, options?: ElementCreationOptions) =>
+          tag === 'style' ? styleStandIn() : target.createElement(tag, options);
+      }
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+    set: (target, name, value) => Reflect.set(target, name, value, target),
+  });
+}
+
+/** An element that shows nothing, whose text is a constructed style sheet of the document until it is removed. */
+function styleStandIn(): HTMLElement {
+  const sheet = new CSSStyleSheet();
+  const element = document.createElement('template');
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  let text = '';
+  Object.defineProperty(element, 'textContent', {
+    get: () => text,
+    set: (css: string) => {
+      text = css;
+      sheet.replaceSync(css);
+    },
+  });
+  element.remove = () => {
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((other) => other !== sheet);
+    Element.prototype.remove.call(element);
+  };
+  return element;
+}
+
+/** The row factory makes its spans with the global document, so the attribute is led to the CSSOM for every span. */
+export function allowSpanStyles(): void {
+  if (Object.hasOwn(HTMLSpanElement.prototype, 'setAttribute')) return;
+  HTMLSpanElement.prototype.setAttribute = function setAttribute(name: string, value: string): void {
+    if (name === 'style') this.style.cssText = value;
+    else Element.prototype.setAttribute.call(this, name, value);
+  };
+}
