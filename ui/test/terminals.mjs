@@ -1,4 +1,4 @@
-// The browser terminal of the mock: the protocol of the gateway over real shells of this machine (test/pty.py).
+// The browser terminal of the mock: the protocol of the gateway over real shells of this machine (test/shell.py).
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import headless from '@xterm/headless';
 import serialize from '@xterm/addon-serialize';
 
-const PTY = fileURLToPath(new URL('pty.py', import.meta.url));
+const PTY = fileURLToPath(new URL('shell.py', import.meta.url));
 const WINDOW = 256 * 1024;
 const id = (prefix) => `${prefix}_${randomBytes(6).toString('hex')}`;
 const send = (socket, message) => socket.send(JSON.stringify(message));
@@ -16,6 +16,9 @@ export class Terminals {
   tickets = new Map();
   /** The most output that was ever on its way to a writer. */
   mostUnacknowledged = 0;
+  acknowledged = 0;
+  /** Told the size of each message of input. */
+  onInput = () => {};
 
   constructor(data) {
     this.data = data;
@@ -87,12 +90,14 @@ export class Terminals {
       if (binary) {
         if (mode === 'watch') return send(socket, { type: 'error', text: 'this is only to watch' });
         one.in += data.length;
+        this.onInput(data.length);
         return one.process?.stdin.write(data);
       }
       const message = JSON.parse(data);
       if (message.type === 'ping') send(socket, { type: 'pong', id: message.id });
       if (message.type === 'resize' && mode === 'write') this.resize(one, message);
       if (message.type === 'ack' && mode === 'write') {
+        this.acknowledged += message.bytes;
         one.unacknowledged = Math.max(0, one.unacknowledged - message.bytes);
         if (one.unacknowledged < WINDOW) one.process?.stdout.resume();
       }

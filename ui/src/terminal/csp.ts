@@ -4,25 +4,27 @@
 // bar), and `setAttribute('style', …)` on the spans of true-colour text. Both have a twin in the CSSOM that is allowed, so each is led
 // there. `test/pages.mjs` shows that no violation is left, and that the colours arrive.
 
-/** The document that xterm is given (its option `documentOverride`): ours, but for where `<style>` elements come from. */
-export function documentForXterm(): Document {
-  return new Proxy(document, {
-    get(target, name) {
-      if (name === 'createElement') {
-        return (tag: string, options?: ElementCreationOptions) =>
-          tag === 'style' ? styleStandIn() : target.createElement(tag, options);
-      }
-      const value: unknown = Reflect.get(target, name, target);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-    set: (target, name, value) => Reflect.set(target, name, value, target),
-  });
+/**
+ * Runs `open` (all of xterm's `<style>` elements are made while it opens) with a `document.createElement` that makes stand-ins for them.
+ * Its option `documentOverride` would reach only two of the three.
+ */
+export function withoutStyleElements(open: () => void): void {
+  document.createElement = function createElement(tag: string, options?: ElementCreationOptions): HTMLElement {
+    return tag === 'style' ? styleStandIn() : Document.prototype.createElement.call(document, tag, options);
+  };
+  try {
+    open();
+  } finally {
+    // What is left is the prototype's own.
+    Reflect.deleteProperty(document, 'createElement');
+  }
 }
 
 /** An element that shows nothing, whose text is a constructed style sheet of the document until it is removed. */
 function styleStandIn(): HTMLElement {
   const sheet = new CSSStyleSheet();
-  const element = document.createElement('template');
+  // A `<style>` would be refused even while it is empty.
+  const element = Document.prototype.createElement.call(document, 'template');
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
   let text = '';
   Object.defineProperty(element, 'textContent', {

@@ -8,7 +8,7 @@ import { Terminal } from '@xterm/xterm';
 import { isDark, onTheme } from '../theme';
 import type { Size } from '../types';
 import { DARK, LIGHT } from './colours';
-import { allowSpanStyles, documentForXterm } from './csp';
+import { allowSpanStyles, withoutStyleElements } from './csp';
 
 /** Lines above the screen: what the gateway keeps, so that a reload shows no less. */
 const SCROLLBACK = 1000;
@@ -38,7 +38,6 @@ export function openEmulator(parent: HTMLElement, how: 'interactive' | 'display'
     cursorBlink: false,
     cursorInactiveStyle: how === 'display' ? 'block' : 'outline',
     disableStdin: how === 'display',
-    documentOverride: documentForXterm(),
     fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace',
     fontSize: FONT_SIZE,
     // The text is the sandbox's: an address that it hides behind other words is shown before it is opened.
@@ -52,7 +51,7 @@ export function openEmulator(parent: HTMLElement, how: 'interactive' | 'display'
   terminal.loadAddon(new Unicode11Addon());
   terminal.loadAddon(new WebLinksAddon((_event, address) => openLink(address, false)));
   terminal.unicode.activeVersion = '11';
-  terminal.open(parent);
+  withoutStyleElements(() => terminal.open(parent));
   const stop = onTheme(() => {
     terminal.options.theme = isDark() ? DARK : LIGHT;
   });
