@@ -55,6 +55,7 @@ export class Frame {
     fill(this.main, page);
     if (!this.view.isConnected) fill(document.body, this.view);
     scrollTo(0, 0);
+    this.links.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
     // A screen reader starts at the new page; a field that wants the focus has it already.
     if (!this.main.contains(document.activeElement)) this.main.focus({ preventScroll: true });
   }

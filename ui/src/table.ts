@@ -6,8 +6,8 @@ import { exact, relative } from './format';
 export interface Column<T> {
   title: string;
   cell: (item: T) => Child | Child[];
-  /** `numeric` aligns right, `actions` holds buttons, `wide` may break anywhere. */
-  kind?: 'numeric' | 'actions' | 'wide';
+  /** `numeric` aligns right, `act` holds buttons, `wide` may break anywhere. */
+  kind?: 'numeric' | 'act' | 'wide';
 }
 
 export interface Table<T> {

@@ -85,7 +85,7 @@ try {
     await page.getByText('2 sessions run in it and end.').waitFor();
     await page.screenshot({ path: `${SHOTS}/confirm-dark.png` });
     await page.keyboard.press('Escape');
-    assert.equal(await page.locator('dialog').count(), 0);
+    await page.locator('dialog').waitFor({ state: 'detached' });
     await page.getByRole('button', { name: 'Remove fresh' }).click();
     await page.locator('dialog').getByRole('button', { name: 'Remove' }).click();
     await page.getByRole('link', { name: 'fresh', exact: true }).waitFor({ state: 'detached' });

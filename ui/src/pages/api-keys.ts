@@ -26,7 +26,7 @@ export function apiKeysPage(): Page {
     { title: 'Role', cell: (key) => key.role },
     { title: 'Made', cell: (key) => time(key.created_at) },
     { title: 'Last used', cell: (key) => time(key.last_used_at, 'never') },
-    { title: 'Actions', cell: (key) => h('div', { class: 'buttons' }, removeButton(key)), kind: 'actions' },
+    { title: 'Actions', cell: (key) => h('div', { class: 'buttons' }, removeButton(key)), kind: 'act' },
   ], (key) => key.id, 'There is no API key.');
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.apiKeys())));
 

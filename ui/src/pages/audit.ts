@@ -15,7 +15,7 @@ export function auditPage(_: string[], query: URLSearchParams): Page {
   const list = table<AuditEntry>('Audit trail', [
     { title: 'When', cell: (entry) => time(entry.at) },
     { title: 'Action', cell: (entry) => h('code', {}, entry.action) },
-    { title: 'Sandbox', cell: (entry) => entry.sandbox ?? '–' },
+    { title: 'Sandbox', cell: (entry) => entry.sandbox ? h('strong', {}, entry.sandbox) : '–' },
     { title: 'Who', cell: (entry) => [h('span', { class: 'break' }, entry.actor ?? '–'), entry.client ? h('span', { class: 'sub' }, entry.client) : null] },
     { title: 'Detail', cell: (entry) => h('span', { class: 'break' }, entry.detail ?? ''), kind: 'wide' },
   ], (entry) => String(entry.id), 'Nothing in the trail fits.');

@@ -2,10 +2,10 @@
 
 import { api } from '../api';
 import { fill, h } from '../dom';
-import { clock } from '../format';
 import { pageHead } from '../frame';
 import { type Cast, parseCast } from '../player/asciicast';
 import { type Player, player } from '../player/player';
+import { isTimeline, timelineRow } from '../player/timeline';
 import type { Page } from '../router';
 import { failureLine } from './parts';
 import { verifyButton } from './recordings';
@@ -51,21 +51,6 @@ export function recordingPage([id = '']: string[]): Page {
   };
 }
 
-/** A terminal's header has `term` (or `width`, in v2); a timeline's lines are objects throughout. */
-export function isTimeline(text: string): boolean {
-  const lines = text.split('\n', 50).filter((line) => line.trim() !== '' && !line.startsWith('#'));
-  const parsed = lines.slice(0, 2).map((line): unknown => {
-    try {
-      return JSON.parse(line);
-    } catch {
-      return null;
-    }
-  });
-  const [first, second] = parsed;
-  if (typeof first !== 'object' || first === null) return false;
-  return !('term' in first || 'width' in first) && !Array.isArray(second);
-}
-
 function timeline(text: string): HTMLElement[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('#'));
   const rows = lines.slice(0, MOST_LINES).map((line) => {
@@ -74,22 +59,4 @@ function timeline(text: string): HTMLElement[] {
   });
   const more = lines.length > rows.length ? h('p', { class: 'about' }, `${lines.length - rows.length} more lines are in the file.`) : null;
   return [h('ol', { class: 'timeline' }, ...rows), ...(more ? [more] : [])];
-}
-
-/** When, and the rest as `name: value`. What the lines hold depends on the kind of session. */
-export function timelineRow(line: string): [string, string] {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return ['', line];
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return ['', line];
-  const { at, time, t, ...rest } = value as Record<string, unknown>;
-  const when = at ?? time ?? t;
-  const text = Object.entries(rest)
-    .filter(([, content]) => content !== null)
-    .map(([name, content]) => `${name}: ${typeof content === 'string' ? content : JSON.stringify(content)}`)
-    .join('  ');
-  return [typeof when === 'number' ? clock(when) : typeof when === 'string' ? when : '', text];
 }

@@ -18,11 +18,11 @@ export function recordingsPage(_: string[], query: URLSearchParams): Page {
   const failure = failureLine();
   const list = table<Recording>('Recordings', [
     { title: 'Sandbox', cell: (recording) => h('strong', {}, recording.sandbox) },
-    { title: 'Kind', cell: (recording) => [recording.kind, recording.complete ? null : h('span', { class: 'badge starting' }, 'not complete')] },
+    { title: 'Kind', cell: (recording) => [recording.kind, recording.complete ? null : h('span', { class: 'badge incomplete' }, 'not complete')] },
     { title: 'Started', cell: (recording) => time(recording.started_at) },
     { title: 'Length', cell: (recording) => duration(recording.seconds), kind: 'numeric' },
     { title: 'Size', cell: (recording) => bytes(recording.bytes), kind: 'numeric' },
-    { title: 'Actions', cell: (recording) => h('div', { class: 'buttons' }, ...actions(recording)), kind: 'actions' },
+    { title: 'Actions', cell: (recording) => h('div', { class: 'buttons' }, ...actions(recording)), kind: 'act' },
   ], (recording) => recording.id, 'Nothing was recorded.');
 
   const sandbox = h('input', { name: 'sandbox', type: 'search', autocomplete: 'off', spellcheck: 'false', value: query.get('sandbox') ?? '' });

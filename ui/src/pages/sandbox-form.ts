@@ -4,6 +4,7 @@ import { api } from '../api';
 import { formDialog } from '../dialog';
 import { field, h, select } from '../dom';
 import type { NewSandbox } from '../types';
+import { readEnv } from './env';
 
 const MIB = 1024 * 1024;
 
@@ -61,13 +62,4 @@ export async function createSandboxDialog(created: (name: string) => void): Prom
       created(sandbox.name);
     },
   );
-}
-
-/** `NAME=value` lines; the value may hold more equals signs. */
-export function readEnv(text: string): [string, string][] {
-  return text.split('\n').filter((line) => line.trim() !== '').map((line) => {
-    const at = line.indexOf('=');
-    if (at < 1) throw new Error(`“${line.slice(0, 40)}” is no variable; write NAME=value.`);
-    return [line.slice(0, at).trim(), line.slice(at + 1)];
-  });
 }

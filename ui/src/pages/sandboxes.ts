@@ -24,7 +24,7 @@ export function sandboxesPage(): Page {
     { title: 'Image', cell: (box) => [h('span', { class: 'break' }, box.image), h('span', { class: 'sub' }, box.driver, limits(box))] },
     { title: 'Sessions', cell: (box) => box.sessions, kind: 'numeric' },
     { title: 'Since', cell: (box) => time(box.since ?? box.created_at) },
-    { title: 'Actions', cell: (box) => h('div', { class: 'buttons' }, ...sandboxActions(box, () => refresh.now())), kind: 'actions' },
+    { title: 'Actions', cell: (box) => h('div', { class: 'buttons' }, ...sandboxActions(box, () => refresh.now())), kind: 'act' },
   ], (box) => box.id, 'There is no sandbox yet.');
 
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.sandboxes())));

@@ -24,7 +24,7 @@ export function sessionsPage(): Page {
     { title: 'Started', cell: (session) => time(session.started_at) },
     { title: 'In', cell: (session) => bytes(session.bytes_in), kind: 'numeric' },
     { title: 'Out', cell: (session) => bytes(session.bytes_out), kind: 'numeric' },
-    { title: 'Actions', cell: (session) => h('div', { class: 'buttons' }, watchLink(session), endButton(session)), kind: 'actions' },
+    { title: 'Actions', cell: (session) => h('div', { class: 'buttons' }, watchLink(session), endButton(session)), kind: 'act' },
   ], (session) => session.id, 'Nobody is logged in.');
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.sessions())));
 

@@ -26,7 +26,7 @@ export function tokensPage(): Page {
     { title: 'Good for', cell: (token) => token.scopes.join(', ') },
     { title: 'Ends', cell: (token) => time(token.expires_at) },
     { title: 'Last used', cell: (token) => time(token.last_used_at, 'never') },
-    { title: 'Actions', cell: (token) => h('div', { class: 'buttons' }, revokeButton(token)), kind: 'actions' },
+    { title: 'Actions', cell: (token) => h('div', { class: 'buttons' }, revokeButton(token)), kind: 'act' },
   ], (token) => token.id, 'There is no token that works. Make one to log in by SSH.');
   const show = () => list.show(tokens.filter((token) => all.checked || token.state === 'active'));
   all.addEventListener('change', show);

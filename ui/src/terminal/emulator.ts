@@ -42,7 +42,6 @@ export function openEmulator(parent: HTMLElement, how: 'interactive' | 'display'
     fontSize: FONT_SIZE,
     // The text is the sandbox's: an address that it hides behind other words is shown before it is opened.
     linkHandler: { activate: (_event, address) => openLink(address, true), allowNonHttpProtocols: false },
-    minimumContrastRatio: 3,
     scrollback: how === 'display' ? 0 : SCROLLBACK,
     theme: isDark() ? DARK : LIGHT,
   });

@@ -97,7 +97,10 @@ export class Screen {
     this.mode = ready.mode;
     // What follows draws the whole screen.
     if (ready.resumed || ready.mode === 'watch') this.emulator?.reset();
-    if (ready.mode === 'watch') this.follow(ready.cols, ready.rows);
+    if (ready.mode === 'watch') {
+      if (this.emulator) this.emulator.terminal.options.disableStdin = true;
+      this.follow(ready.cols, ready.rows);
+    }
     this.options.ready?.(ready);
   }
 
