@@ -216,4 +216,10 @@ export async function startMock(port = 0) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const mock = await startMock(Number(process.env.PORT ?? 8099));
   console.log(`${mock.url}/#login=mockcode`);
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.on(signal, () => {
+      mock.stop();
+      process.exit();
+    });
+  }
 }

@@ -41,7 +41,8 @@ while True:
             again, _, _ = select.select([master], [], [], 0)
             if again:
                 os.write(1, os.read(master, 65536))
-    if master in ready:
+    # Asked again: what was ready may have been read above.
+    if select.select([master], [], [], 0)[0]:
         try:
             got = os.read(master, 65536)
         except OSError:
