@@ -23,6 +23,7 @@ export class Frame {
   private readonly who = h('span', { class: 'who' });
   private readonly out: HTMLButtonElement;
   private readonly view: HTMLElement;
+  private shown = false;
 
   constructor(signedOut: () => void) {
     this.out = button('Log out', () => void attempt(async () => {
@@ -56,8 +57,9 @@ export class Frame {
     if (!this.view.isConnected) fill(document.body, this.view);
     scrollTo(0, 0);
     this.links.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
-    // A screen reader starts at the new page; a field that wants the focus has it already.
-    if (!this.main.contains(document.activeElement)) this.main.focus({ preventScroll: true });
+    // A screen reader starts at the new page; a field that wants the focus has it already. The first page is the browser's affair.
+    if (this.shown && !this.main.contains(document.activeElement)) this.main.focus({ preventScroll: true });
+    this.shown = true;
   }
 }
 

@@ -1,5 +1,7 @@
 // The dashboard: reads a login link, then shows the page of the address.
 
+// First, so that a secret in the address is gone before anything else happens.
+import { takeFromFragment } from './fragment';
 import { ApiError, api, onSignedOut } from './api';
 import { h } from './dom';
 import { Frame } from './frame';
@@ -79,11 +81,10 @@ function afterLogin(): void {
   router.go(next.startsWith('/') && !next.startsWith('//') ? next : '/sandboxes', 'replace');
 }
 
-/** The link that `sandgate up` prints ends in `#login=CODE`. The code leaves the address bar before it is used. */
+/** The link that `sandgate up` prints ends in `#login=CODE`. */
 async function useLoginLink(): Promise<void> {
-  const code = new URLSearchParams(location.hash.slice(1)).get('login');
+  const code = takeFromFragment('login');
   if (code === null) return;
-  history.replaceState(null, '', location.pathname + location.search);
   try {
     await api.login({ code });
     if (location.pathname === '/login') history.replaceState(null, '', '/sandboxes');

@@ -18,7 +18,7 @@ export const POLICY = [
   "object-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'self'", "require-trusted-types-for 'script'",
 ].join('; ');
 
-const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
+const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.txt': 'text/plain; charset=utf-8' };
 const KEYS = { sgk_mock: { name: 'mock', role: 'admin' }, sgk_user: { name: 'ursula', role: 'user' }, sgk_viewer: { name: 'vera', role: 'viewer' } };
 const RANK = { viewer: 0, user: 1, admin: 2 };
 

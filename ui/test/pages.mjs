@@ -142,6 +142,29 @@ try {
     await page.screenshot({ path: `${SHOTS}/status-dark.png` });
   });
 
+  await step('the keyboard is enough', async () => {
+    const active = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.tagName);
+    await page.goto(`${mock.url}/sandboxes`);
+    await page.getByText('build-box').first().waitFor();
+    await page.keyboard.press('Tab');
+    assert.equal(await active(), 'Skip to content');
+    await page.screenshot({ path: `${SHOTS}/skip-dark.png` });
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab');
+    assert.equal(await active(), 'New sandbox');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.name), 'name');
+    await page.keyboard.press('Escape');
+    await page.locator('dialog').waitFor({ state: 'detached' });
+    assert.equal(await active(), 'New sandbox');
+    // A row that is drawn anew under the focus keeps it.
+    await page.getByRole('link', { name: 'Terminal in demo' }).focus();
+    mock.data.sandboxes[0].sessions = 5;
+    await page.locator('tr', { hasText: 'demo' }).getByText('5', { exact: true }).waitFor();
+    assert.equal(await active(), 'Terminal');
+    mock.data.sandboxes[0].sessions = 2;
+  });
+
   await step('a terminal opens and runs what is typed', async () => {
     await page.goto(`${mock.url}/sandboxes`);
     await page.getByRole('link', { name: 'Terminal in demo' }).click();
@@ -331,7 +354,8 @@ try {
     await until('a prompt', async () => (await inner.locator('.xterm-rows').textContent()).includes('box:'));
     const alone = await open();
     const second = mock.terminals.create('demo', 'embedder');
-    await alone.goto(`${mock.url}/embed/demo#ticket=${second.ticket}`);
+    await alone.goto(`${mock.url}/embed/demo#ticket=${second.ticket}`, { waitUntil: 'commit' });
+    await until('an address without the ticket', () => !alone.url().includes(second.ticket));
     await shows(alone, 'box:');
     assert(!alone.url().includes(second.ticket));
     await framed.close();

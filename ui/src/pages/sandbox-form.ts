@@ -42,10 +42,10 @@ export async function createSandboxDialog(created: (name: string) => void): Prom
       field('Name', name),
       h('div', { class: 'pair' }, field('Driver', driver), field('Image', image, 'A name, a path of the host, or “host”.')),
       h('div', { class: 'pair' }, field('Memory (MiB)', memory), field('CPUs', cpus)),
-      h('details', {}, h('summary', {}, 'More'),
+      h('details', {}, h('summary', {}, 'More'), h('div', { class: 'stack' },
         h('div', { class: 'pair' }, field('Login user', user), field('Network', network)),
         diskField,
-        field('Environment', env, 'One variable a line.')),
+        field('Environment', env, 'One variable a line.'))),
     ],
     'Create',
     async () => {

@@ -30,7 +30,8 @@ export function statusPage(): Page {
   }));
   return {
     title: 'Status',
-    view: h('section', {}, pageHead('Status', 'sandgate, the SSH front door for sandboxes.'), failure.view, body, keys),
+    view: h('section', {}, pageHead('Status', 'sandgate, the SSH front door for sandboxes.'), failure.view, body, keys,
+      h('p', { class: 'links' }, h('a', { href: '/assets/licenses.txt', target: '_blank', rel: 'noopener' }, 'Licences of what this dashboard is built with'))),
     leave: refresh.stop,
   };
 }

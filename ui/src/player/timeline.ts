@@ -1,6 +1,6 @@
 // Recordings of sessions without a terminal: a line for each thing that was done.
 
-import { clock } from '../format';
+import { clock, exact } from '../format';
 
 /** A terminal's header has `term` (or `width`, in v2); a timeline's lines are objects throughout. */
 export function isTimeline(text: string): boolean {
@@ -32,5 +32,5 @@ export function timelineRow(line: string): [string, string] {
     .filter(([, content]) => content !== null)
     .map(([name, content]) => `${name}: ${typeof content === 'string' ? content : JSON.stringify(content)}`)
     .join('  ');
-  return [typeof when === 'number' ? clock(when) : typeof when === 'string' ? when : '', text];
+  return [typeof when === 'number' ? clock(when) : typeof when === 'string' ? exact(when) : '', text];
 }

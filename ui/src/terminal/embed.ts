@@ -9,6 +9,7 @@
 
 import { terminalSocket } from '../api';
 import { h } from '../dom';
+import { takeFromFragment } from '../fragment';
 import type { Page } from '../router';
 import type { Phase } from './link';
 import { NoTicket } from './link';
@@ -19,7 +20,7 @@ export function embedPage([sandbox = '']: string[]): Page {
   let origin = '*';
   let terminal: string | null = null;
   let waiting: ((ticket: string) => void) | null = null;
-  let atHand = takeFragment();
+  let atHand = takeFromFragment('ticket');
 
   const tell = (message: object) => parent?.postMessage(message, origin);
   const hear = (event: MessageEvent<unknown>) => {
@@ -78,10 +79,4 @@ export function embedPage([sandbox = '']: string[]): Page {
       screen.stop();
     },
   };
-}
-
-function takeFragment(): string | null {
-  const ticket = new URLSearchParams(location.hash.slice(1)).get('ticket');
-  if (location.hash) history.replaceState(null, '', location.pathname + location.search);
-  return ticket;
 }

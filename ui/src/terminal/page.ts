@@ -42,7 +42,7 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
       try {
         return (await api.terminalTicket(id, mode)).ticket;
       } catch (error) {
-        if (!(error instanceof ApiError) || error.status === 0 || error.status >= 500) throw error;
+        if (!(error instanceof ApiError) || passes(error)) throw error;
         // A shell that was only remembered, not asked for by its address, is replaced without a word.
         const remembered = error.status === 404 && fresh && inPath === undefined;
         if (!remembered) throw new NoTicket(error.status === 404 ? 'This shell has ended.' : error.message);
@@ -53,8 +53,7 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
       id = made.terminal;
       return made.ticket;
     } catch (error) {
-      // Making one again and again would not be what was asked for.
-      throw error instanceof ApiError ? new NoTicket(error.message) : error;
+      throw error instanceof ApiError && !passes(error) ? new NoTicket(error.message) : error;
     }
   }
 
@@ -65,6 +64,7 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
     if (now.is !== 'live') latency.textContent = '';
     end.hidden = !(now.is === 'live' && mode === 'write' && can('user'));
     if (now.is === 'over') {
+      // The address still has it; a bare `/terminal/SANDBOX` begins anew.
       sessionStorage.removeItem(storageKey(sandbox));
       state.textContent = now.code === null ? 'ended' : `exit ${now.code}`;
     }
@@ -104,4 +104,9 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
   const view = h('div', { class: 'terminal' }, bar, h('main', {}, screen.view));
   requestAnimationFrame(() => screen.start());
   return { title: sandbox, view, bare: true, leave: () => screen.stop() };
+}
+
+/** Whether it may be different in a moment: no answer, too many questions, or a gateway that is being restarted behind a proxy. */
+function passes(error: ApiError): boolean {
+  return [0, 429, 502, 503, 504].includes(error.status);
 }
