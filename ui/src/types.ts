@@ -52,6 +52,10 @@ export interface Token {
   sandbox: string;
   state: 'active' | 'expired' | 'revoked';
   scopes: Scope[];
+  /** Networks; none means from anywhere. */
+  sources?: string[];
+  files?: { root?: string; read_only?: boolean };
+  record?: string | null;
   created_at: string;
   expires_at: string;
   last_used_at?: string | null;

@@ -30,7 +30,7 @@ export function makeData() {
       { id: 'ses_2', sandbox: 'build-box', kind: 'sftp', pty: false, credential: 'key laptop of anna', client: '2001:db8::7:50001', started_at: ago(3700), bytes_in: 9_000_000, bytes_out: 400, terminal: null, recording: 'rec_sftp' },
     ],
     tokens: [
-      { id: 'tok_1', prefix: 'sg_ab12c', label: 'ci', sandbox: 'demo', state: 'active', scopes: ['exec', 'sftp'], sources: [], files: {}, created_at: ago(9000), expires_at: ago(-6000), last_used_at: ago(75) },
+      { id: 'tok_1', prefix: 'sg_ab12c', label: 'ci', sandbox: 'demo', state: 'active', scopes: ['exec', 'sftp'], sources: ['10.0.0.0/8'], files: { root: '/srv', read_only: true }, created_at: ago(9000), expires_at: ago(-6000), last_used_at: ago(75) },
       { id: 'tok_2', prefix: 'sg_zz98y', label: 'a guest for the afternoon', sandbox: 'build-box', state: 'active', scopes: ['shell', 'exec', 'sftp', 'forward', 'agent'], sources: [], files: {}, created_at: ago(100), expires_at: ago(-86400), last_used_at: null },
       { id: 'tok_3', prefix: 'sg_old11', label: '', sandbox: 'demo', state: 'expired', scopes: ['shell'], sources: [], files: {}, created_at: ago(90000), expires_at: ago(80000), last_used_at: null },
     ],

@@ -186,6 +186,28 @@ try {
     assert.equal(colours.palette, 'rgb(0, 95, 135)');
     await page.screenshot({ path: `${SHOTS}/terminal-dark.png` });
   });
+  await step('selection, links, scroll bar and rows for screen readers too', async () => {
+    await type(page, 'seq 200; echo see https://sandgate.example/docs for-more');
+    await shows(page, 'https://sandgate.example/docs for-more\nbox:');
+    const [x, y] = await page.evaluate(() => {
+      const rows = [...document.querySelectorAll('.xterm-rows > div')];
+      const box = rows.findLast((row) => row.textContent.startsWith('see')).getBoundingClientRect();
+      return [box.x + 100, box.y + box.height / 2];
+    });
+    await page.mouse.move(x, y);
+    await page.locator('.xterm-cursor-pointer').waitFor();
+    await page.mouse.dblclick(x - 90, y);
+    const look = (selector) => page.evaluate((one) => getComputedStyle(document.querySelector(one)).backgroundColor, selector);
+    await page.locator('.xterm-selection div').first().waitFor();
+    assert.notEqual(await look('.xterm-selection div'), 'rgba(0, 0, 0, 0)');
+    assert.notEqual(await look('.xterm-scrollable-element > .scrollbar > .slider'), 'rgba(0, 0, 0, 0)');
+    await page.mouse.wheel(0, -600);
+    await until('what was above', async () => !(await screenText(page)).includes('for-more'));
+    await page.getByLabel('Screen reader').check();
+    await page.locator('.xterm-accessibility-tree', { hasText: '160' }).waitFor();
+    await page.getByLabel('Screen reader').uncheck();
+    await type(page, 'clear');
+  });
   await step('the size follows the window', async () => {
     let asked = 0;
     const size = async () => {
@@ -244,6 +266,8 @@ try {
     await page.getByText('The connection was lost').waitFor();
     await page.screenshot({ path: `${SHOTS}/terminal-lost-dark.png` });
     await page.getByText('connected', { exact: true }).waitFor();
+    await page.waitForTimeout(300);
+    assert.equal((await screenText(page)).match(/^same-shell-again$/gm)?.length, 1, 'the screen is drawn once');
     await type(page, 'clear; echo $KEEP-back');
     await shows(page, 'same-shell-back');
   });

@@ -48,8 +48,8 @@ function agreed(sandbox: Sandbox): Promise<boolean> {
 
 function removeButton(sandbox: Sandbox, changed: () => void): HTMLElement {
   const stopped = sandbox.state === 'stopped' || sandbox.state === 'created';
-  const text = stopped ? 'Its files are gone for good, and its tokens with it.'
-    : 'It is stopped first. Its files are gone for good, and its tokens and sessions with it.';
+  const text = stopped ? 'Its files are gone for good, and its tokens open nothing any more.'
+    : 'It is stopped first, and its sessions end. Its files are gone for good, and its tokens open nothing any more.';
   const control: HTMLButtonElement = button('Remove', () => void attempt(async () => {
     if (!(await confirmDialog({ title: `Remove ${sandbox.name}?`, text, action: 'Remove' }))) return;
     await api.removeSandbox(sandbox.name, !stopped);

@@ -30,7 +30,7 @@ export async function createTokenDialog(created: () => void): Promise<void> {
     (list) => sandbox.append(...list.map((box) => h('option', { value: box.name }, box.name))),
     () => {},
   );
-  const label = h('input', { name: 'label', maxlength: 100, autocomplete: 'off', placeholder: 'optional' });
+  const label = h('input', { name: 'label', maxlength: 64, autocomplete: 'off', placeholder: 'optional' });
   const ttl = select('ttl', LIFETIMES);
   const record = select('record', RECORD);
   const boxes = SCOPES.map((scope) => h('input', { type: 'checkbox', name: 'scope', value: scope, id: unique('scope'), checked: true }));

@@ -23,7 +23,7 @@ export function tokensPage(): Page {
     { title: 'Token', cell: (token) => [h('code', {}, `${token.prefix}…`), token.label ? h('span', { class: 'sub' }, token.label) : null] },
     { title: 'Sandbox', cell: (token) => h('strong', {}, token.sandbox) },
     { title: 'State', cell: (token) => h('span', { class: `badge ${token.state}` }, token.state) },
-    { title: 'Good for', cell: (token) => token.scopes.join(', ') },
+    { title: 'Good for', cell: (token) => [token.scopes.join(', '), limits(token)] },
     { title: 'Ends', cell: (token) => time(token.expires_at) },
     { title: 'Last used', cell: (token) => time(token.last_used_at, 'never') },
     { title: 'Actions', cell: (token) => h('div', { class: 'buttons' }, revokeButton(token)), kind: 'act' },
@@ -56,4 +56,14 @@ export function tokensPage(): Page {
       list.view),
     leave: refresh.stop,
   };
+}
+
+/** What holds it further: networks, and what of the files. */
+function limits(token: Token): HTMLElement | null {
+  const parts = [
+    token.sources?.length ? `from ${token.sources.join(', ')}` : '',
+    token.files?.root ? `files in ${token.files.root}` : '',
+    token.files?.read_only ? 'files read-only' : '',
+  ].filter(Boolean);
+  return parts.length > 0 ? h('span', { class: 'sub break' }, parts.join(' · ')) : null;
 }
