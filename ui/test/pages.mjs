@@ -1,0 +1,431 @@
+// Every page against the mock, under the gateway's policy: `npm run build && npm run e2e`. Screenshots go to ui/shots.
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { context, launch, screenText, steps, until } from './browser.mjs';
+import { startMock } from './mock.mjs';
+
+const SHOTS = fileURLToPath(new URL('../shots', import.meta.url));
+mkdirSync(SHOTS, { recursive: true });
+
+const mock = await startMock();
+const browser = await launch();
+const { step, count } = steps();
+const allBad = [];
+
+async function open(options) {
+  const made = await context(browser, mock.url, options);
+  allBad.push(made.bad);
+  const page = await made.context.newPage();
+  page.setDefaultTimeout(15_000);
+  return page;
+}
+
+async function login(page, key = 'sgk_mock') {
+  await page.goto(`${mock.url}/login`);
+  await page.getByLabel('API key').fill(key);
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByRole('heading', { name: 'Sandboxes' }).waitFor();
+}
+
+/** True colour, attributes, wide letters and box drawing: what a full-screen program does. */
+const DRAW = "printf '\\033[2J\\033[H\\033[38;2;255;120;40mtrue colour\\033[0m \\033[1;3;4mbold italic\\033[0m \\033[7mreverse\\033[0m 漢字 ┌──┐ \\033[48;5;24m palette \\033[0m\\n'";
+const type = async (page, text) => {
+  await page.locator('.xterm-helper-textarea').focus();
+  await page.keyboard.type(text);
+  await page.keyboard.press('Enter');
+};
+const shows = (page, text) => until(`“${text}” on the screen`, async () => (await screenText(page)).includes(text));
+
+try {
+  const page = await open({ colorScheme: 'dark' });
+  await step('an address inside leads to the login', async () => {
+    await page.goto(`${mock.url}/tokens`);
+    await page.getByRole('heading', { name: 'Log in' }).waitFor();
+    await page.screenshot({ path: `${SHOTS}/login-dark.png` });
+  });
+  await step('a wrong key is said to be wrong', async () => {
+    await page.getByLabel('API key').fill('sgk_wrong');
+    await page.keyboard.press('Enter');
+    await page.getByText('This key is not known.').waitFor();
+  });
+  await step('the login leads back to where one wanted to go', async () => {
+    await page.getByLabel('API key').fill('sgk_mock');
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'Tokens' }).waitFor();
+  });
+  await step('a login link logs in once and leaves no trace', async () => {
+    const other = await open();
+    await other.goto(`${mock.url}/#login=mockcode`);
+    await other.getByRole('heading', { name: 'Sandboxes' }).waitFor();
+    assert(!other.url().includes('mockcode'));
+    await other.goBack();
+    assert(!other.url().includes('mockcode'));
+    const third = await open();
+    await third.goto(`${mock.url}/#login=mockcode`);
+    await third.getByText('was used already').waitFor();
+    assert(!third.url().includes('mockcode'));
+    await other.close();
+    await third.close();
+  });
+
+  await step('sandboxes are listed, made, stopped and removed', async () => {
+    await page.getByRole('link', { name: 'Sandboxes' }).click();
+    await page.getByText('build-box').first().waitFor();
+    await page.getByText('2 warnings').click();
+    await page.screenshot({ path: `${SHOTS}/sandboxes-dark.png` });
+    await page.getByRole('button', { name: 'New sandbox' }).click();
+    await page.getByLabel('Name', { exact: true }).fill('fresh');
+    await page.getByText('More', { exact: true }).click();
+    await page.screenshot({ path: `${SHOTS}/sandbox-new-dark.png` });
+    await page.getByRole('button', { name: 'Create' }).click();
+    await page.getByRole('link', { name: 'fresh', exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Stop demo' }).click();
+    await page.getByText('2 sessions run in it and end.').waitFor();
+    await page.screenshot({ path: `${SHOTS}/confirm-dark.png` });
+    await page.keyboard.press('Escape');
+    await page.locator('dialog').waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Remove fresh' }).click();
+    await page.locator('dialog').getByRole('button', { name: 'Remove' }).click();
+    await page.getByRole('link', { name: 'fresh', exact: true }).waitFor({ state: 'detached' });
+    await page.getByRole('link', { name: 'build-box', exact: true }).click();
+    await page.getByText('user namespaces are off').waitFor();
+    await page.screenshot({ path: `${SHOTS}/sandbox-dark.png` });
+  });
+
+  await step('a token is shown once, with its ssh line', async () => {
+    await page.getByRole('link', { name: 'Tokens' }).click();
+    await page.getByRole('button', { name: 'New token' }).click();
+    await page.getByLabel('Label').fill('for a test');
+    await page.getByText('agent – the client').click();
+    await page.screenshot({ path: `${SHOTS}/token-new-dark.png` });
+    await page.getByRole('button', { name: 'Create' }).click();
+    const line = await page.locator('dialog').getByText(/^ssh -p 2222/).textContent();
+    assert.match(line, /sg_[0-9a-f]{32}@gate\.example/);
+    await page.screenshot({ path: `${SHOTS}/token-shown-dark.png` });
+    await page.getByRole('button', { name: 'Done' }).click();
+    await page.locator('dialog').waitFor({ state: 'detached' });
+    assert(!(await page.content()).includes(line.split(' ')[3]));
+    await page.getByText('for a test').waitFor();
+    await page.getByRole('button', { name: /^Revoke/ }).first().click();
+    await page.locator('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await page.getByText('for a test').waitFor({ state: 'detached' });
+    await page.getByLabel('Also those that have ended').check();
+    await page.getByText('for a test').waitFor();
+    await page.screenshot({ path: `${SHOTS}/tokens-dark.png` });
+  });
+
+  await step('the audit trail is filtered and goes back', async () => {
+    await page.getByRole('link', { name: 'Audit' }).click();
+    await page.getByText('<img src=x').first().waitFor();
+    assert.equal(await page.locator('main img').count(), 0);
+    await page.screenshot({ path: `${SHOTS}/audit-dark.png` });
+    await page.getByRole('button', { name: 'Older entries' }).click();
+    await until('200 rows', async () => (await page.locator('tbody tr').count()) === 200);
+    await page.getByLabel('Action begins with').fill('session.');
+    await page.keyboard.press('Enter');
+    await until('only sessions', async () => (await page.locator('tbody tr').count()) === 66);
+  });
+
+  await step('API keys and the status are shown', async () => {
+    await page.getByRole('link', { name: 'API keys' }).click();
+    await page.getByRole('button', { name: 'New key' }).click();
+    await page.getByLabel('Name', { exact: true }).fill('robot');
+    await page.getByRole('button', { name: 'Create' }).click();
+    await page.getByText(/^sgk_[0-9a-f]{32}$/).waitFor();
+    await page.getByRole('button', { name: 'Done' }).click();
+    await page.getByText('robot').waitFor();
+    await page.screenshot({ path: `${SHOTS}/api-keys-dark.png` });
+    await page.getByRole('link', { name: 'Status' }).click();
+    await page.getByText('[gate.example]:2222 ssh-ed25519').waitFor();
+    await page.screenshot({ path: `${SHOTS}/status-dark.png` });
+  });
+
+  await step('the keyboard is enough', async () => {
+    const active = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.tagName);
+    await page.goto(`${mock.url}/sandboxes`);
+    await page.getByText('build-box').first().waitFor();
+    await page.keyboard.press('Tab');
+    assert.equal(await active(), 'Skip to content');
+    await page.screenshot({ path: `${SHOTS}/skip-dark.png` });
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab');
+    assert.equal(await active(), 'New sandbox');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.name), 'name');
+    await page.keyboard.press('Escape');
+    await page.locator('dialog').waitFor({ state: 'detached' });
+    assert.equal(await active(), 'New sandbox');
+    // A row that is drawn anew under the focus keeps it.
+    await page.getByRole('link', { name: 'Terminal in demo' }).focus();
+    mock.data.sandboxes[0].sessions = 5;
+    await page.locator('tr', { hasText: 'demo' }).getByText('5', { exact: true }).waitFor();
+    assert.equal(await active(), 'Terminal');
+    mock.data.sandboxes[0].sessions = 2;
+  });
+
+  await step('a terminal opens and runs what is typed', async () => {
+    await page.goto(`${mock.url}/sandboxes`);
+    await page.getByRole('link', { name: 'Terminal in demo' }).click();
+    await shows(page, 'box:');
+    await type(page, 'echo $((6*7))-typed');
+    await shows(page, '42-typed');
+    assert.match(page.url(), /\/terminal\/demo\/trm_/);
+  });
+  await step('true colour, attributes and theme arrive under the policy', async () => {
+    await type(page, DRAW);
+    await shows(page, 'palette');
+    const colours = await page.evaluate(() => {
+      const span = (text) => [...document.querySelectorAll('.xterm-rows span')].find((one) => one.textContent.includes(text));
+      const style = (text) => getComputedStyle(span(text));
+      return { true: style('true').color, bold: style('bold').fontWeight, palette: style('palette').backgroundColor };
+    });
+    assert.equal(colours.true, 'rgb(255, 120, 40)');
+    assert.equal(colours.bold, '700');
+    assert.equal(colours.palette, 'rgb(0, 95, 135)');
+    await page.screenshot({ path: `${SHOTS}/terminal-dark.png` });
+  });
+  await step('selection, links, scroll bar and rows for screen readers too', async () => {
+    await type(page, 'seq 200; echo see https://sandgate.example/docs for-more');
+    await shows(page, 'https://sandgate.example/docs for-more\nbox:');
+    const [x, y] = await page.evaluate(() => {
+      const rows = [...document.querySelectorAll('.xterm-rows > div')];
+      const box = rows.findLast((row) => row.textContent.startsWith('see')).getBoundingClientRect();
+      return [box.x + 100, box.y + box.height / 2];
+    });
+    await page.mouse.move(x, y);
+    await page.locator('.xterm-cursor-pointer').waitFor();
+    await page.mouse.dblclick(x - 90, y);
+    const look = (selector) => page.evaluate((one) => getComputedStyle(document.querySelector(one)).backgroundColor, selector);
+    await page.locator('.xterm-selection div').first().waitFor();
+    assert.notEqual(await look('.xterm-selection div'), 'rgba(0, 0, 0, 0)');
+    assert.notEqual(await look('.xterm-scrollable-element > .scrollbar > .slider'), 'rgba(0, 0, 0, 0)');
+    await page.mouse.wheel(0, -600);
+    await until('what was above', async () => !(await screenText(page)).includes('for-more'));
+    await page.getByLabel('Screen reader').check();
+    await page.locator('.xterm-accessibility-tree', { hasText: '160' }).waitFor();
+    await page.getByLabel('Screen reader').uncheck();
+    await type(page, 'clear');
+  });
+  await step('the size follows the window', async () => {
+    let asked = 0;
+    const size = async () => {
+      asked += 1;
+      await type(page, `clear; echo size-$((${asked}*11))=$(stty size)=`);
+      const answer = new RegExp(`size-${asked * 11}=(\\d+ \\d+)=`);
+      await until('a size', async () => answer.test(await screenText(page)));
+      return answer.exec(await screenText(page))[1];
+    };
+    const before = await size();
+    await page.setViewportSize({ width: 900, height: 500 });
+    await page.waitForTimeout(400);
+    const after = await size();
+    assert.notEqual(before, after);
+    const rows = await page.locator('.xterm-rows > div').count();
+    assert.equal(Number(after.split(' ')[0]), rows);
+    await page.setViewportSize({ width: 1280, height: 800 });
+  });
+  await step('100 KB are pasted in messages of at most 32 KiB', async () => {
+    const sizes = [];
+    mock.terminals.onInput = (length) => sizes.push(length);
+    await type(page, "clear; stty -echo; head -c 102400 | md5sum; stty echo");
+    await page.waitForTimeout(500);
+    const text = Array.from({ length: 1600 }, (_, index) => String(index).padStart(63, 'x')).join('\n') + '\n';
+    assert.equal(text.length, 102_400);
+    await page.evaluate((pasted) => {
+      const data = new DataTransfer();
+      data.setData('text/plain', pasted);
+      document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));
+    }, text);
+    // xterm turns each newline into a carriage return, and the terminal turns it back.
+    const { createHash } = await import('node:crypto');
+    await shows(page, createHash('md5').update(text).digest('hex'));
+    assert(Math.max(...sizes) <= 32 * 1024 && sizes.length >= 4, `messages of ${sizes}`);
+  });
+  await step('`yes` does not run away, and Ctrl+C is heard', async () => {
+    mock.terminals.mostUnacknowledged = 0;
+    await type(page, 'yes sandgate');
+    await page.waitForTimeout(3000);
+    await page.keyboard.press('Control+c');
+    await type(page, 'clear; echo still-$((1+1))-here');
+    await shows(page, 'still-2-here');
+    assert(mock.terminals.mostUnacknowledged < 512 * 1024, `${mock.terminals.mostUnacknowledged} bytes were under way`);
+    assert(mock.terminals.acknowledged > 1024 * 1024);
+  });
+  await step('a reload finds the same shell with its screen', async () => {
+    await type(page, 'clear; KEEP=same-shell; echo on the screen');
+    await shows(page, 'on the screen');
+    await page.reload();
+    await shows(page, 'on the screen');
+    await type(page, 'echo $KEEP-again');
+    await shows(page, 'same-shell-again');
+  });
+  await step('a lost connection is made again', async () => {
+    for (const one of mock.terminals.all.values()) one.writer?.terminate();
+    await page.getByText('The connection was lost').waitFor();
+    await page.screenshot({ path: `${SHOTS}/terminal-lost-dark.png` });
+    await page.getByText('connected', { exact: true }).waitFor();
+    await page.waitForTimeout(300);
+    assert.equal((await screenText(page)).match(/^same-shell-again$/gm)?.length, 1, 'the screen is drawn once');
+    await type(page, 'clear; echo $KEEP-back');
+    await shows(page, 'same-shell-back');
+  });
+  await step('a viewer watches, read-only', async () => {
+    const watcher = await open({ colorScheme: 'light' });
+    await login(watcher, 'sgk_viewer');
+    await watcher.getByRole('link', { name: 'Sessions' }).click();
+    await watcher.getByText('shell').first().waitFor();
+    await watcher.screenshot({ path: `${SHOTS}/sessions-light.png` });
+    await watcher.getByRole('link', { name: /^Watch/ }).click();
+    await watcher.getByText('watching, read-only').waitFor();
+    await shows(watcher, 'same-shell-back');
+    await type(page, 'echo seen-$((40+2))');
+    await shows(watcher, 'seen-42');
+    await watcher.locator('.emulator').click();
+    await watcher.keyboard.type('nothing');
+    await watcher.waitForTimeout(300);
+    assert(!(await screenText(page)).includes('nothing'));
+    await watcher.screenshot({ path: `${SHOTS}/watch-light.png` });
+    await watcher.close();
+  });
+  await step('another page takes the shell, and it is taken back', async () => {
+    const other = await page.context().newPage();
+    await other.goto(page.url());
+    await shows(other, 'seen-42');
+    await page.getByRole('button', { name: 'Take it back' }).waitFor();
+    await page.screenshot({ path: `${SHOTS}/terminal-detached-dark.png` });
+    await page.getByRole('button', { name: 'Take it back' }).click();
+    await other.getByRole('button', { name: 'Take it back' }).waitFor();
+    await other.close();
+    await type(page, 'clear; echo mine-$((2+3))');
+    await shows(page, 'mine-5');
+  });
+  await step('the exit code is shown, and a new shell offered', async () => {
+    await type(page, 'exit 7');
+    await page.getByText('The shell ended with exit code 7.').waitFor();
+    await page.screenshot({ path: `${SHOTS}/terminal-exit-dark.png` });
+    await page.getByRole('link', { name: 'New shell' }).click();
+    await shows(page, 'box:');
+  });
+  await step('no secret is stored or in an address', async () => {
+    const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, history.state, location.href]));
+    assert(!/sgk_|sg_|ticket/.test(stored), stored);
+  });
+  await step('the keyboard leaves the terminal', async () => {
+    await page.locator('.xterm-helper-textarea').focus();
+    await page.keyboard.press('Shift+F6');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), '‹ sandgate');
+  });
+
+  await step('a recording is replayed, sought in and searched', async () => {
+    await page.goto(`${mock.url}/recordings`);
+    await page.getByText('not complete').waitFor();
+    await page.screenshot({ path: `${SHOTS}/recordings-dark.png` });
+    await page.getByRole('button', { name: /^Verify/ }).first().click();
+    await page.getByText('is as it was written').waitFor();
+    await page.getByRole('link', { name: /^Play/ }).first().click();
+    await page.getByRole('button', { name: 'Play', exact: true }).click();
+    await shows(page, 'make test');
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByLabel('Find text').fill('Disk is almost');
+    await page.keyboard.press('Enter');
+    await page.getByText('1 of 1, at 1:').waitFor();
+    await shows(page, 'disk is almost full');
+    await page.screenshot({ path: `${SHOTS}/player-dark.png` });
+    await page.getByLabel('Position').focus();
+    await page.keyboard.press('Home');
+    await until('an empty screen', async () => !(await screenText(page)).includes('case-1'));
+    await page.keyboard.press('End');
+    await shows(page, 'disk is almost full');
+  });
+  await step('a recording that was cut off and a timeline are shown', async () => {
+    await page.goto(`${mock.url}/recordings/rec_bad`);
+    await page.getByText('ends in the middle').waitFor();
+    await page.goto(`${mock.url}/recordings/rec_sftp`);
+    await page.getByText('path: /home/anna/notes.txt').waitFor();
+    await page.screenshot({ path: `${SHOTS}/timeline-dark.png` });
+  });
+
+  await step('a viewer is offered nothing that is refused', async () => {
+    const viewer = await open({ colorScheme: 'light' });
+    await login(viewer, 'sgk_viewer');
+    await viewer.getByText('build-box').first().waitFor();
+    assert.equal(await viewer.getByRole('button', { name: /New|Stop|Remove/ }).count(), 0);
+    assert.equal(await viewer.getByRole('link', { name: 'API keys' }).count(), 0);
+    await viewer.getByRole('button', { name: 'Log out' }).click();
+    await viewer.getByRole('heading', { name: 'Log in' }).waitFor();
+    await viewer.goto(`${mock.url}/sandboxes`);
+    await viewer.getByRole('heading', { name: 'Log in' }).waitFor();
+    await viewer.close();
+  });
+  await step('an embedded terminal takes its ticket from the parent, or the fragment', async () => {
+    const made = mock.terminals.create('demo', 'embedder');
+    const framed = await open({ colorScheme: 'light' });
+    await framed.goto(`${mock.url}/login`);
+    await framed.evaluate(({ ticket, address }) => new Promise((resolve) => {
+      addEventListener('message', (event) => {
+        if (event.data.type === 'sandgate.hello') event.source.postMessage({ type: 'sandgate.ticket', ticket }, event.origin);
+        if (event.data.type === 'sandgate.ready') resolve();
+      });
+      const frame = document.createElement('iframe');
+      frame.src = address;
+      frame.width = '800';
+      frame.height = '400';
+      document.body.replaceChildren(frame);
+    }), { ticket: made.ticket, address: `${mock.url}/embed/demo` });
+    const inner = framed.frames()[1];
+    await until('a prompt', async () => (await inner.locator('.xterm-rows').textContent()).includes('box:'));
+    const alone = await open();
+    const second = mock.terminals.create('demo', 'embedder');
+    await alone.goto(`${mock.url}/embed/demo#ticket=${second.ticket}`, { waitUntil: 'commit' });
+    await until('an address without the ticket', () => !alone.url().includes(second.ticket));
+    await shows(alone, 'box:');
+    assert(!alone.url().includes(second.ticket));
+    await framed.close();
+    await alone.close();
+  });
+
+  await step('every page fits 360 pixels, light and dark', async () => {
+    for (const colorScheme of ['light', 'dark']) {
+      const phone = await open({ colorScheme, viewport: { width: 360, height: 740 } });
+      await login(phone);
+      for (const name of ['sandboxes', 'sandboxes/build-box', 'sessions', 'tokens', 'recordings', 'recordings/rec_1', 'audit', 'api-keys', 'status', 'terminal/demo']) {
+        await phone.goto(`${mock.url}/${name}`);
+        await phone.waitForTimeout(350);
+        const wide = await phone.evaluate(() => document.documentElement.scrollWidth);
+        await phone.screenshot({ path: `${SHOTS}/360-${name.replace('/', '-')}-${colorScheme}.png` });
+        assert(wide <= 360, `${name} is ${wide} pixels wide`);
+      }
+      await phone.close();
+    }
+  });
+  await step('every page in light, on a desktop', async () => {
+    const desk = await open({ colorScheme: 'light' });
+    await login(desk);
+    for (const name of ['sandboxes', 'tokens', 'recordings', 'recordings/rec_1', 'audit', 'api-keys', 'status']) {
+      await desk.goto(`${mock.url}/${name}`);
+      await desk.waitForTimeout(350);
+      await desk.screenshot({ path: `${SHOTS}/${name.replace('/', '-')}-light.png` });
+    }
+    await desk.getByLabel('Theme').selectOption('dark');
+    assert.equal(await desk.evaluate(() => getComputedStyle(document.documentElement).colorScheme), 'dark');
+    await desk.reload();
+    await desk.waitForTimeout(200);
+    assert.equal(await desk.evaluate(() => getComputedStyle(document.documentElement).colorScheme), 'dark');
+    await desk.goto(`${mock.url}/terminal/demo`);
+    await shows(desk, 'box:');
+    await desk.close();
+  });
+  await step('nothing was refused by the policy, asked for elsewhere, or thrown', async () => {
+    assert.deepEqual(allBad.flat(), []);
+  });
+  console.log(`${count()} steps passed`);
+} catch (error) {
+  console.error(error);
+  console.error(allBad.flat());
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+  mock.stop();
+}
