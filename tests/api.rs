@@ -109,7 +109,7 @@ fn a_command_gets_its_input_its_variables_its_user_and_its_time() {
     assert_eq!(text["stdout"], json!({ "encoding": "utf-8", "data": "GRüßE" }));
     let env = api.exec(&json!({ "command": "echo $COLOUR", "env": { "COLOUR": "a b" } }));
     assert_eq!(bytes(&env["stdout"]), b"a b\n");
-    let user = api.exec(&json!({ "command": "id -un", "user": "nobody" }));
+    let user = api.exec(&json!({ "argv": ["id", "-un"], "user": "nobody" }));
     assert_eq!(bytes(&user["stdout"]), b"nobody\n", "{user}");
     // Words are not looked at by a shell.
     let words = api.exec(&json!({ "argv": ["printf", "%s|", "$HOME", "a  b", ""] }));

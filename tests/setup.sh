@@ -38,6 +38,7 @@ debian=(
     podman:/usr/bin/podman
     qemu-system-x86:/usr/bin/qemu-system-x86_64
     e2fsprogs:/usr/sbin/mke2fs
+    chromium:/usr/bin/chromium
 )
 missing=()
 for pair in "${debian[@]}"; do

@@ -162,6 +162,9 @@ try {
     await page.screenshot({ path: `${artifacts}/${program}.png` });
     await page.keyboard.type(program.startsWith('v') ? ':q!' : 'q');
     if (program.startsWith('v')) await page.keyboard.press('Enter');
+    // What is typed while it still ends would be its own.
+    await shows(page, 'look-2');
+    await page.waitForTimeout(500);
     await type(page, 'clear; echo left-$((2+2))');
     await shows(page, 'left-4');
   });

@@ -82,6 +82,8 @@ pub struct HttpConfig {
     pub origins: Vec<String>,
     /// The certificate; without one, HTTP is served in clear.
     pub tls: Option<TlsFiles>,
+    /// Origins whose pages may show the page for embedding in a frame.
+    pub frame_ancestors: Vec<String>,
     /// What browsers are told to use, where it is not the listening address: `https://box.example`.
     pub public_url: Option<String>,
 }
@@ -329,6 +331,7 @@ mod tests {
                 [http]
                 listen = "[::1]:8022"
                 origins = ["https://portal.example:8443"]
+                frame_ancestors = ["https://portal.example"]
                 public_url = "https://box.example"
                 tls_certificate = "/tls/cert.pem"
                 tls_key = "/tls/key.pem"
@@ -389,6 +392,7 @@ mod tests {
         );
         assert_eq!(changed.http_listen.map(|address| address.port()), Some(8022));
         assert_eq!(changed.http.origins, ["https://portal.example:8443"]);
+        assert_eq!(changed.http.frame_ancestors, ["https://portal.example"]);
         assert_eq!(changed.http.public_url.as_deref(), Some("https://box.example"));
         let tls = TlsFiles { certificate: "/tls/cert.pem".into(), key: "/tls/key.pem".into() };
         assert_eq!(changed.http.tls, Some(tls));

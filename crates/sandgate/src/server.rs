@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often an ending gateway looks whether sessions are left.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What to do when the SSH port is taken.
+/// What to do when a port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortTaken {
     /// Fail.
@@ -50,19 +50,31 @@ pub struct Server {
 
 impl Server {
     /// Builds the gateway and opens its listeners.
-    pub async fn start(config: Config, taken: PortTaken) -> anyhow::Result<Server> {
+    pub async fn start(
+        config: Config,
+        ssh_taken: PortTaken,
+        http_taken: PortTaken,
+    ) -> anyhow::Result<Server> {
         // From here on a signal ends us gracefully instead of at once.
         let signals = Signals::new().context("signals cannot be handled")?;
         raise_descriptor_limit();
         let gateway = Gateway::build(config).await?;
         let config = &gateway.config;
-        let listener = bind(config.ssh_listen, taken).await?;
+        let listener = bind(config.ssh_listen, ssh_taken).await?;
         gateway.set_ssh_address(listener.address());
         let control = ControlSocket::bind(&config.data_dir)?;
         let http = match config.http_listen {
             None => None,
             Some(address) => {
-                let server = HttpServer::bind(address).await;
+                let server = match HttpServer::bind(address).await {
+                    Err(error)
+                        if http_taken == PortTaken::TakeAnother
+                            && error.kind() == std::io::ErrorKind::AddrInUse =>
+                    {
+                        HttpServer::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+                    }
+                    result => result,
+                };
                 let server = server.with_context(|| format!("cannot serve HTTP on {address}"))?;
                 gateway.set_http_address(server.address());
                 Some(match &config.http.tls {

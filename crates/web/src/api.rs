@@ -370,6 +370,9 @@ pub struct SessionView {
     /// Identifier of its recording, if it is recorded.
     #[serde(default)]
     pub recording: Option<String>,
+    /// Identifier of its terminal, if it is one of a browser.
+    #[serde(default)]
+    pub terminal: Option<String>,
 }
 
 /// `POST /api/v1/login`: one of the two. Its `Debug` shows neither.

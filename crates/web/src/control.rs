@@ -86,7 +86,10 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .merge(terminal::socket())
         .merge(routes::document(document))
         .layer(from_fn(as_owner));
-    routes::mount(all).layer(Extension(Arc::<link::Waiting>::default())).with_state(gateway)
+    routes::mount(all)
+        .fallback(routes::not_found)
+        .layer(Extension(Arc::<link::Waiting>::default()))
+        .with_state(gateway)
 }
 
 /// Accepts connections of the gateway's own user and of root, and closes all others.

@@ -8,13 +8,12 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::get;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::config::TlsFiles;
 
 use crate::server::Bound;
 use crate::tls::Tls;
-use crate::{caller, health, login, routes, terminal};
+use crate::{caller, health, login, pages, routes, terminal};
 
 pub use crate::tls::TlsError;
 
@@ -75,7 +74,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     if gateway.config.operations_listen.is_none() {
         router = router.merge(health::routes());
     }
-    router.route("/", get(index)).layer(map_response(headers)).with_state(gateway)
+    router.merge(pages::routes()).layer(map_response(headers)).with_state(gateway)
 }
 
 /// What every answer says to a browser: nothing may be loaded from elsewhere, guessed, or shown in a page of others.
@@ -92,8 +91,4 @@ async fn headers(mut response: Response) -> Response {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
-}
-
-async fn index() -> &'static str {
-    "This is sandgate, a front door for sandboxes. Connect with ssh; the API is at /api/v1, and /api/v1/openapi.json describes it.\n"
 }

@@ -20,6 +20,7 @@ mod keys;
 mod link;
 mod login;
 mod origin;
+mod pages;
 mod problem;
 mod recordings;
 mod routes;

@@ -111,7 +111,6 @@ pub(crate) fn document(document: OpenApi) -> Router<Arc<Gateway>> {
 pub(crate) fn mount(api: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
     Router::new()
         .nest(BASE, api.fallback(not_found))
-        .fallback(not_found)
         .layer(map_response(async |mut response: axum::response::Response| {
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
@@ -119,6 +118,6 @@ pub(crate) fn mount(api: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
         .layer(map_response(problem::of_framework))
 }
 
-async fn not_found(OriginalUri(uri): OriginalUri) -> impl IntoResponse {
+pub(crate) async fn not_found(OriginalUri(uri): OriginalUri) -> impl IntoResponse {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }

@@ -1,5 +1,6 @@
 //! `/api/v1/sessions`: the live ones.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,7 +19,14 @@ use crate::schema::Refusals;
     responses((status = 200, body = Vec<SessionView>), Refusals)
 )]
 pub(crate) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SessionView>> {
-    Json(gateway.registry.list().into_iter().map(view).collect())
+    let terminals: HashMap<String, String> = gateway
+        .terminals
+        .list()
+        .into_iter()
+        .filter_map(|terminal| Some((terminal.session?, terminal.id)))
+        .collect();
+    let sessions = gateway.registry.list().into_iter();
+    Json(sessions.map(|info| view(terminals.get(&info.id).cloned(), info)).collect())
 }
 
 /// Ends a session.
@@ -41,7 +49,7 @@ pub(crate) async fn kill(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn view(info: SessionInfo) -> SessionView {
+fn view(terminal: Option<String>, info: SessionInfo) -> SessionView {
     SessionView {
         id: info.id,
         sandbox: info.sandbox,
@@ -53,5 +61,6 @@ fn view(info: SessionInfo) -> SessionView {
         bytes_in: info.bytes_in,
         bytes_out: info.bytes_out,
         recording: info.recording,
+        terminal,
     }
 }

@@ -280,7 +280,15 @@ async fn all_errors_are_problems_and_no_answer_may_be_kept_or_framed() {
     let odd = door.with_key("DELETE", "/api/v1/sandboxes/box?force=perhaps", &admin, None).await;
     assert_eq!(odd.status, 400);
     odd.detail();
-    assert_eq!(door.ask("GET", "/nowhere", &[], None).await.status, 404);
+    assert_eq!(door.ask("POST", "/nowhere", &[], None).await.status, 404);
+    assert_eq!(door.ask("GET", "/api/v2/nowhere", &[], None).await.status, 404);
+    assert_eq!(door.ask("GET", "/assets/nowhere.js", &[], None).await.status, 404);
+    let page = door.ask("GET", "/terminal/box", &[], None).await;
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(page.status == 200 && policy.contains("frame-ancestors 'none'"), "{page:?}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let embedded = door.ask("GET", "/embed/box", &[], None).await;
+    assert!(embedded.header("content-security-policy").expect("a policy").contains("frame-ancestors 'self'"));
     let huge = json!({ "name": "x".repeat(3 << 20) });
     let too_long = door.with_key("POST", "/api/v1/sandboxes", &admin, Some(&huge)).await;
     assert_eq!(too_long.status, 413);

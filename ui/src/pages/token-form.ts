@@ -13,7 +13,7 @@ const LIFETIMES = [
 
 /** What a token's sessions leave behind. The empty choice is not sent: then the gateway's own setting holds. */
 const RECORD = [
-  ['', 'As the gateway is set'], ['off', 'Nothing'], ['output', 'What is shown'], ['input', 'What is shown and typed'],
+  ['', 'As the gateway and sandbox are set'], ['terminal', 'Terminals'], ['all', 'Everything'],
 ] as const;
 
 const SCOPE_TEXT: Record<Scope, string> = {

@@ -197,6 +197,7 @@ impl FileKeepalive {
 struct FileHttp {
     listen: Option<SocketAddr>,
     origins: Option<Vec<String>>,
+    frame_ancestors: Option<Vec<String>>,
     public_url: Option<String>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -208,6 +209,10 @@ impl FileHttp {
             origin("http.origins", text)?;
         }
         set(&mut config.origins, self.origins);
+        for text in self.frame_ancestors.iter().flatten() {
+            origin("http.frame_ancestors", text)?;
+        }
+        set(&mut config.frame_ancestors, self.frame_ancestors);
         if let Some(url) = self.public_url {
             origin("http.public_url", &url)?;
             config.public_url = Some(url);

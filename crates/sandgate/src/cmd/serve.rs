@@ -43,6 +43,6 @@ impl ServeArgs {
 }
 
 pub async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let server = Server::start(args.config(data_dir)?, PortTaken::Fail).await?;
+    let server = Server::start(args.config(data_dir)?, PortTaken::Fail, PortTaken::Fail).await?;
     Ok(server.run().await)
 }

@@ -1,18 +1,29 @@
 //! `sandgate up`: from nothing to a line that opens a shell.
 
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
 use sandgate_policy::{Label, SandboxName};
-use sandgate_web::api::{CreateToken, NewSandbox, SandboxView, TokenCreated};
+use sandgate_web::api::{CreateToken, LoginLink, NewSandbox, SandboxView, TokenCreated};
 use sandgate_web::client::{Client, ClientError};
 
 use super::serve;
 use crate::output;
 use crate::server::{PortTaken, Server};
 
+/// Prints a line; that nobody reads it any more is no reason to end the gateway.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// The sandbox that `up` makes.
 const NAME: &str = "demo";
+/// Where the dashboard is served, if nobody says.
+const HTTP_PORT: u16 = 8022;
 /// How long the printed token lives, in seconds: a day's work. Where the configuration allows less, its default.
 const TTL: u64 = 24 * 3600;
 
@@ -34,11 +45,15 @@ pub async fn run(data_dir: &Path, args: UpArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     }
     let taken = if args.serve.ssh_listen.is_some() { PortTaken::Fail } else { PortTaken::TakeAnother };
-    let server = Server::start(args.serve.config(data_dir)?, taken).await?;
+    let mut config = args.serve.config(data_dir)?;
+    let http = config.http_listen.is_some();
+    config.http_listen.get_or_insert(SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)));
+    let http = if http { PortTaken::Fail } else { PortTaken::TakeAnother };
+    let server = Server::start(config, taken, http).await?;
     tracing::info!(address = %server.ssh_address(), "listening");
     let prepared = async {
         prepare(&client).await?;
-        println!("Ctrl-C ends the gateway; the sandbox keeps running, and `sandgate up` finds it again.");
+        say!("Ctrl-C ends the gateway; the sandbox keeps running, and `sandgate up` finds it again.");
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
@@ -76,10 +91,14 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         }
         result => result?,
     };
-    println!(
+    say!(
         "The sandbox {NAME} is running. Until {} this line opens a shell in it:\n",
         output::time(token.expires_at)
     );
-    println!("    {}\n", token.ssh_command);
+    say!("    {}\n", token.ssh_command);
+    let link: LoginLink = client.post("/api/v1/login-codes", &()).await?;
+    if let Some(url) = link.url {
+        say!("In a browser, once and within 15 minutes:\n\n    {url}\n");
+    }
     Ok(())
 }
