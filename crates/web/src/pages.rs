@@ -20,6 +20,8 @@ struct Files;
 /// Nothing comes from elsewhere, nothing goes elsewhere, and no script or style stands in a page.
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     font-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'";
+/// No pages of it: programs ask for these, and must not take a page for an answer where they are served elsewhere.
+const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The page that other pages may show in a frame.
 const EMBED: &str = "/embed/";
 
@@ -33,7 +35,9 @@ async fn page(
     method: Method,
     OriginalUri(uri): OriginalUri,
 ) -> Response {
-    let is_page = matches!(method, Method::GET | Method::HEAD) && !uri.path().starts_with("/api/");
+    let is_page = matches!(method, Method::GET | Method::HEAD)
+        && !uri.path().starts_with("/api/")
+        && !OPERATIONS.contains(&uri.path());
     let Some(index) = Files::get("index.html").filter(|_| is_page) else {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
             .into_response();
