@@ -23,6 +23,10 @@ pub const LOGIN_LIFE: Duration = Duration::hours(12);
 const MOST_LIFE: Duration = Duration::days(36_500);
 /// How long a login code is good for.
 const CODE_LIFE: Duration = Duration::minutes(15);
+/// What login codes begin with, so that nobody takes one for a key.
+const CODE_PREFIX: &str = "sgl_";
+/// The same of cookies.
+const COOKIE_PREFIX: &str = "sgc_";
 /// Browsers logged in at once; the oldest login goes first.
 const MOST_LOGINS: usize = 1024;
 /// Login codes at once; the oldest goes first.
@@ -219,7 +223,7 @@ impl ApiKeys {
     /// # Errors
     /// The system's random generator failed.
     pub fn login_code(&self) -> Result<ApiKey, NoRandomness> {
-        let (code, now) = (ApiKey::generate()?, OffsetDateTime::now_utc());
+        let (code, now) = (ApiKey::generate_other(CODE_PREFIX)?, OffsetDateTime::now_utc());
         self.codes.lock().insert(code.hash(), (), now + CODE_LIFE, now);
         Ok(code)
     }
@@ -241,7 +245,7 @@ impl ApiKeys {
     }
 
     fn remember(&self, basis: Basis) -> Result<ApiKey, NotKnown> {
-        let cookie = ApiKey::generate().map_err(|_| NotKnown::NotNow)?;
+        let cookie = ApiKey::generate_other(COOKIE_PREFIX).map_err(|_| NotKnown::NotNow)?;
         let now = OffsetDateTime::now_utc();
         self.logins.lock().insert(cookie.hash(), basis, now + LOGIN_LIFE, now);
         Ok(cookie)

@@ -33,11 +33,19 @@ impl ApiKey {
     /// # Errors
     /// The system's random generator failed.
     pub fn generate() -> Result<ApiKey, NoRandomness> {
+        ApiKey::generate_other(PREFIX)
+    }
+
+    /// Makes another secret of the same strength; `prefix` has as many characters as that of a key.
+    ///
+    /// # Errors
+    /// The system's random generator failed.
+    pub fn generate_other(prefix: &str) -> Result<ApiKey, NoRandomness> {
         let mut random = [0u8; RANDOM];
         rand::fill(&mut random).map_err(|_| NoRandomness)?;
         // 256 is a multiple of 32, so the low five bits of a random byte are even.
         let body = random.map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-        Ok(ApiKey(PREFIX.chars().chain(body).collect()))
+        Ok(ApiKey(prefix.chars().chain(body).collect()))
     }
 
     /// The secret text. For the one answer that shows it; never for a log.
@@ -49,7 +57,7 @@ impl ApiKey {
     /// The first 8 characters, which lists and logs may show.
     #[must_use]
     pub fn shown(&self) -> &str {
-        &self.0[..SHOWN]
+        self.0.get(..SHOWN).unwrap_or_default()
     }
 
     /// What is stored in place of the key.

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use sandgate_driver::NoProgress;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::agent_forward::AgentRequest;
-use sandgate_gateway::session::{self, Outcome, RunningSession, SessionRequest};
+use sandgate_gateway::session::{self, Outcome, RunningSession, SessionRequest, signal_number};
 use sandgate_guest::{ExitStatus, GuestError, ProcessInput, Program, Ready};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
@@ -133,39 +133,14 @@ pub(crate) async fn run(
         Some(ExitStatus::Code(code)) => answer.exit_code = Some(code),
         Some(ExitStatus::Signal { name, core_dumped, message }) => {
             answer.end = ExecEnd::Signaled;
-            answer.exit_code = shell_code(&name);
+            // As a shell has it.
+            answer.exit_code = Some(128 + signal_number(&name));
             (answer.signal, answer.core_dumped) = (Some(name), core_dumped);
             answer.detail = Some(message).filter(|text| !text.is_empty());
         }
         None => {}
     }
     Ok(Json(answer))
-}
-
-/// What a shell would give for a command that died so: 128 and the signal's number.
-pub(crate) fn shell_code(signal: &str) -> Option<u32> {
-    let number = match signal {
-        "HUP" => 1,
-        "INT" => 2,
-        "QUIT" => 3,
-        "ILL" => 4,
-        "TRAP" => 5,
-        "ABRT" => 6,
-        "BUS" => 7,
-        "FPE" => 8,
-        "KILL" => 9,
-        "USR1" => 10,
-        "SEGV" => 11,
-        "USR2" => 12,
-        "PIPE" => 13,
-        "ALRM" => 14,
-        "TERM" => 15,
-        "XCPU" => 24,
-        "XFSZ" => 25,
-        "SYS" => 31,
-        _ => return None,
-    };
-    Some(128 + number)
 }
 
 fn unusable(detail: impl Into<String>) -> Problem {

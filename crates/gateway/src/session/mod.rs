@@ -7,10 +7,12 @@ mod file_audit;
 mod lines;
 mod output;
 mod registry;
+mod signals;
 mod start;
 
 pub use output::SessionOutput;
 pub use registry::{ConnectionGuard, EndReason, EndSignal, Registry, SessionInfo, SessionKind, Traffic};
+pub use signals::signal_number;
 pub use start::{
     NO_TERMINAL, Outcome, Peer, RunningSession, SessionError, SessionRecord, SessionRequest, start,
     start_after,

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::file_audit::FileAudit;
 use super::registry::{SessionGuard, SessionInfo, SessionKind};
+use super::signals::signal_number;
 use super::{EndReason, EndSignal, SessionOutput, Traffic};
 use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
@@ -133,7 +134,10 @@ impl Drop for SessionRecord {
     fn drop(&mut self) {
         let code = match &self.outcome {
             Some(Outcome::Exited(ExitStatus::Code(code))) => Some(*code),
-            Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => signal_code(name),
+            Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => {
+                // As a shell has it.
+                Some(128 + signal_number(name))
+            }
             _ => None,
         };
         let exit = match self.outcome.take() {
@@ -295,27 +299,6 @@ async fn recorder(
     };
     let mode = principal.session.record.max(gateway.sandboxes.record_mode(&principal.sandbox_id));
     gateway.recordings.begin(mode, subject).await
-}
-
-/// What a shell would make of a signal.
-fn signal_code(name: &str) -> Option<u32> {
-    const NUMBERS: [(&str, u32); 14] = [
-        ("HUP", 1),
-        ("INT", 2),
-        ("QUIT", 3),
-        ("ILL", 4),
-        ("TRAP", 5),
-        ("ABRT", 6),
-        ("BUS", 7),
-        ("FPE", 8),
-        ("KILL", 9),
-        ("USR1", 10),
-        ("SEGV", 11),
-        ("PIPE", 13),
-        ("ALRM", 14),
-        ("TERM", 15),
-    ];
-    NUMBERS.iter().find(|(signal, _)| *signal == name).map(|(_, number)| 128 + number)
 }
 
 /// What runs, and what was asked for in its place where the credential forces a command. `internal-sftp` is our own file server, as it is

@@ -1,5 +1,6 @@
 //! What is said on a terminal's WebSocket besides the bytes themselves, as JSON. Binary messages are data and nothing else.
 
+use sandgate_gateway::session::signal_number;
 use sandgate_gateway::terminal::Mode;
 use sandgate_guest::{ExitStatus, WindowSize};
 use serde::{Deserialize, Serialize};
@@ -124,19 +125,6 @@ pub(super) fn exit(status: ExitStatus) -> ToClient {
             ToClient::Exit { code: 128 + signal_number(&name), signal: Some(name) }
         }
     }
-}
-
-/// Linux's number of a signal.
-fn signal_number(name: &str) -> u32 {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    if let Some(offset) = name.strip_prefix("RTMIN+").and_then(|offset| offset.parse::<u32>().ok()) {
-        return 34 + offset.min(30);
-    }
-    NAMES.iter().zip(1..).find(|(known, _)| **known == name).map_or(127, |(_, number)| number)
 }
 
 #[cfg(test)]
