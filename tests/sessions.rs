@@ -234,6 +234,16 @@ fn a_writer_learns_that_nobody_reads() {
     assert_eq!(code, "141\n", "SIGPIPE did not reach the writer");
 }
 
+/// Python ignores SIGPIPE, and a shell can: they get EPIPE. Standard error is still taken, although stock clients show no more of it.
+#[test]
+fn a_writer_that_ignores_the_signal_learns_it_as_well() {
+    let target = Target::start();
+    let command = "trap '' PIPE; while echo y; do :; done 2>/dev/null; echo told >&2 || exit 8; exit 7";
+    let script = format!("$SSH box \"{command}\" 2>/dev/null | head -n 2; echo ${{PIPESTATUS[0]}}");
+    let text = run(&mut target.script(&script), Feed::Null, Duration::from_secs(20)).text();
+    assert_eq!(text, "y\ny\n7\n");
+}
+
 /// Whether a process with exactly this command line runs on the far side (neither a shell nor a client that names it).
 fn far_side_runs(target: &Target, command_line: &str) -> bool {
     target.exec(&format!("pgrep -x -f '{command_line}' >/dev/null")).code == 0

@@ -20,6 +20,7 @@ pub const ALL: &[Behaviour] = &[
     ("stderr apart and byte-exact", stderr_apart),
     ("10 MB binary both ways", binary_both_ways),
     ("end of input", end_of_input),
+    ("a writer learns that nobody reads", nobody_reads),
     ("silent input does not delay the end", silent_input),
     ("terminal: size, modes, resize", terminal),
     ("signals in", signals_in),
@@ -68,6 +69,16 @@ fn binary_both_ways(ground: &mut Ground) {
     let back = ground.target.exec_with("cat", bytes);
     back.exits(0);
     assert_eq!(data::sha256(&back.stdout), hash, "other bytes came back");
+}
+
+/// By SIGPIPE, and where that is ignored (Python does) by EPIPE. Standard error is still taken.
+fn nobody_reads(ground: &mut Ground) {
+    let ignoring = "trap '' PIPE; while echo y; do :; done 2>/dev/null; echo told >&2 || exit 8; exit 7";
+    for (command, code) in [("yes; exit \\$?", "141"), (ignoring, "7")] {
+        let script = format!("$SSH box \"{command}\" 2>/dev/null | head -n 2; echo ${{PIPESTATUS[0]}}");
+        let text = run(&mut ground.target.script(&script), Feed::Null, DEADLINE).text();
+        assert_eq!(text, format!("y\ny\n{code}\n"), "{command}");
+    }
 }
 
 fn end_of_input(ground: &mut Ground) {

@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 use sandgate_wire::message::Hello;
 use sandgate_wire::mux::{Mux, Role};
-use sandgate_wire::{CAP_DIAL, CAP_FILES, CAP_LISTEN, CAP_PASS_STDIO, CAP_PASS_TERMINAL, CAP_PING};
+use sandgate_wire::{
+    CAP_DIAL, CAP_FILES, CAP_LISTEN, CAP_OUTPUT_GONE, CAP_PASS_STDIO, CAP_PASS_TERMINAL, CAP_PING,
+};
 
 /// Name and version in the hello.
 pub const SOFTWARE: &str = concat!("sandgate-agent ", env!("CARGO_PKG_VERSION"));
@@ -69,7 +71,8 @@ impl Link {
             Transport::Socket(_) => CAP_PASS_STDIO | CAP_PASS_TERMINAL,
             Transport::Vsock(_) | Transport::Stdio { .. } => 0,
         };
-        let capabilities = capabilities | more | CAP_FILES | CAP_DIAL | CAP_LISTEN | CAP_PING;
+        let capabilities =
+            capabilities | more | CAP_FILES | CAP_DIAL | CAP_LISTEN | CAP_PING | CAP_OUTPUT_GONE;
         Self {
             transport,
             mux: Mux::new(Role::Agent, Hello::new(SOFTWARE, capabilities)),

@@ -347,6 +347,14 @@ impl Session {
         }
     }
 
+    /// Nobody reads the child's standard output any more: it gets SIGPIPE, or EPIPE if it ignores that, when it next writes. Standard
+    /// error is read on, and a terminal has no such thing.
+    pub fn output_unwanted(&mut self) {
+        if let Stdio::Pipes { stdout, .. } = &mut self.stdio {
+            *stdout = None;
+        }
+    }
+
     /// Moves the child's output into the link as far as credit and output room go.
     pub fn pump_output(&mut self, port: Port, mux: &mut Mux) {
         let is_pty = matches!(self.stdio, Stdio::Pty { .. });

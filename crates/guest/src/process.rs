@@ -7,10 +7,12 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
+use sandgate_wire::CAP_OUTPUT_GONE;
 use sandgate_wire::frame::Kind;
 use sandgate_wire::message::{CloseReason, Size};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use crate::guest::lacks;
 use crate::pipes::HostEnds;
 use crate::shared::{Handle, State, park};
 use crate::socket::Socket;
@@ -307,6 +309,7 @@ impl ProcessOutput {
         }
         if let OutputKind::Framed { discard } = self.kind {
             if discard {
+                // An agent that cannot be told to stop.
                 throw_away(&mut state);
                 self.handle.shared.flush(&mut state);
             }
@@ -403,14 +406,14 @@ impl ProcessOutput {
         }
     }
 
-    /// Nobody wants the output any more: the process gets SIGPIPE when it next writes, and [`Self::poll_ready`] gives only
-    /// the exit. Where output comes in frames the signal is sent at once and what still comes is thrown away, except for a
-    /// terminal, which has no SIGPIPE and is left alone.
+    /// Nobody wants the standard output any more: the process gets SIGPIPE, or EPIPE if it ignores that, when it next writes there, and
+    /// [`Self::poll_ready`] gives only standard error and the exit. An agent without [`CAP_OUTPUT_GONE`] sends the signal at once, and
+    /// what still comes is thrown away. A terminal has no SIGPIPE and is left alone.
     pub fn close(&mut self) -> Result<(), GuestError> {
         self.current = None;
         match &mut self.kind {
-            OutputKind::Pipes { stdout, stderr } => {
-                (*stdout, *stderr) = (None, None);
+            OutputKind::Pipes { stdout, .. } => {
+                *stdout = None;
                 Ok(())
             }
             OutputKind::Terminal { wanted, .. } => {
@@ -419,9 +422,14 @@ impl ProcessOutput {
             }
             OutputKind::Framed { discard } => {
                 *discard = true;
+                let told = !lacks(&self.handle, CAP_OUTPUT_GONE);
                 self.handle.shared.control(|state| {
                     let id = state.stream;
-                    state.mux.send_signal(id, "PIPE");
+                    if told {
+                        state.mux.reader_gone(id);
+                    } else {
+                        state.mux.send_signal(id, "PIPE");
+                    }
                 })
             }
         }
@@ -475,13 +483,10 @@ fn poll_discard(master: &Master, cx: &mut Context<'_>) -> Poll<io::Result<bool>>
     Poll::Pending
 }
 
-/// Takes and forgets all output at hand, which gives the agent its credit back.
+/// Takes and forgets all standard output at hand, which gives the agent its credit back.
 fn throw_away(state: &mut State) {
     let mut scratch = [0; 4096];
-    let id = state.stream;
-    for kind in [Kind::Stdout, Kind::Stderr] {
-        while state.mux.read(id, kind, &mut scratch) > 0 {}
-    }
+    while state.mux.read(state.stream, Kind::Stdout, &mut scratch) > 0 {}
 }
 
 impl ProcessControl {

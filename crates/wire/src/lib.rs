@@ -40,6 +40,8 @@ pub const CAP_PASS_TERMINAL: u64 = 1 << 5;
 
 /// Capability: the agent is the init of a machine of its own, and sets its clock and ends it when asked (Open type 7).
 pub const CAP_MACHINE: u64 = 1 << 6;
+/// Capability: the agent takes ReaderGone, and closes the standard output of the process.
+pub const CAP_OUTPUT_GONE: u64 = 1 << 7;
 
 /// Credit that each side grants to each direction of a stream when it opens, in bytes. Enough to keep a local link busy, small
 /// enough that a thousand streams that nobody reads stay under half a gigabyte.

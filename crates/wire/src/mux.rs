@@ -51,7 +51,7 @@ pub enum Event {
     Writable(u32),
     /// The peer sends no more data on this stream.
     Eof(u32),
-    /// Host: the process does not read its input any more.
+    /// Host: the process does not read its input any more. Agent: nobody reads the output of the process any more.
     ReaderGone(u32),
     /// Agent: new terminal size.
     Resize(u32, Size),
@@ -349,7 +349,8 @@ impl Mux {
         }
     }
 
-    /// Agent: nobody reads the stream's data any more; what is here and what still comes is thrown away. The peer is told once.
+    /// Nobody reads the stream's data any more (standard error excepted); what is here and what still comes is thrown away. The peer
+    /// is told once. The host may say so only to an agent with [`CAP_OUTPUT_GONE`](crate::CAP_OUTPUT_GONE).
     pub fn reader_gone(&mut self, id: u32) {
         if let Some(s) = self.streams.get_mut(&id)
             && !s.discard
@@ -473,7 +474,7 @@ impl Mux {
             return Err(MuxError::Unexpected(kind));
         }
         let Some(s) = self.known(id)? else { return Ok(()) };
-        if s.discard {
+        if s.discard && kind != Kind::Stderr {
             // Data that crossed our notice. It still counts, so that a peer cannot ignore credit.
             s.recv_credit = s.recv_credit.checked_sub(chunk.len()).ok_or(MuxError::Credit)?;
             self.give_back(id, chunk.len());
@@ -501,9 +502,9 @@ impl Mux {
             }
             (Role::Agent, Kind::Open) => return self.on_open(id, payload),
             (_, Kind::Ping | Kind::Pong) if id == 0 => return self.on_ping(kind, payload),
-            (Role::Host, Kind::Opened | Kind::Refused | Kind::ReaderGone | Kind::Exit)
+            (Role::Host, Kind::Opened | Kind::Refused | Kind::Exit)
             | (Role::Agent, Kind::Resize | Kind::Signal | Kind::Break)
-            | (_, Kind::Eof | Kind::Credit | Kind::Close | Kind::Incoming) => {}
+            | (_, Kind::Eof | Kind::Credit | Kind::Close | Kind::Incoming | Kind::ReaderGone) => {}
             _ => return Err(MuxError::Unexpected(kind)),
         }
         let max_credit = self.peer.as_ref().map_or(0, |p| p.window).max(STREAM_WINDOW) as usize;

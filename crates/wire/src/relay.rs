@@ -300,6 +300,7 @@ impl Relay {
                         | Kind::Break
                         | Kind::Credit
                         | Kind::Close
+                        | Kind::ReaderGone
                         | Kind::Incoming
                 );
                 if !from_host {

@@ -98,12 +98,14 @@ impl Server {
                         self.with_session(id, stream, |session| session.signal(number));
                     }
                 }
+                Event::ReaderGone(stream) => {
+                    self.with_session(id, stream, Session::output_unwanted);
+                }
                 Event::Unwanted(stream, connection) => self.reject(id, stream, connection),
                 Event::Pinged(patience) => self.host_promised(id, patience),
                 Event::Hello
                 | Event::Opened(..)
                 | Event::Refused(..)
-                | Event::ReaderGone(_)
                 | Event::Incoming(..)
                 | Event::Exit(..) => {}
             }

@@ -29,7 +29,7 @@ pub(super) enum OutputEnd {
 }
 
 /// Sends everything that the process writes until it exits. When `unwanted` says so (`eow@openssh.com`: the client's
-/// consumer is gone), the process's output is closed, so that it gets SIGPIPE as it would from sshd.
+/// consumer is gone), the process's standard output is closed, so that it gets SIGPIPE as it would from sshd. Standard error goes on.
 pub(super) async fn output(
     writer: &mut ChannelWriter,
     process: &mut SessionOutput,

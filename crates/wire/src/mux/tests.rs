@@ -115,6 +115,29 @@ fn a_gone_reader_discards_but_credit_still_counts() {
 }
 
 #[test]
+fn a_host_may_want_no_more_output_but_errors() {
+    let (mut h, mut a, id) = running();
+    a.send_data(id, Kind::Stdout, &[1; 30_000]);
+    settle(&mut h, &mut a);
+    h.reader_gone(id);
+    settle(&mut h, &mut a);
+    assert!(events(&mut a).contains(&Event::ReaderGone(id)));
+    assert_eq!(h.readable(id), (0, 0), "what was there is thrown away");
+    let mut sent = 0;
+    for _ in 0..100 {
+        sent += a.send_data(id, Kind::Stdout, &[1; 30_000]);
+        settle(&mut h, &mut a);
+    }
+    assert!(sent > 4 * STREAM_WINDOW as usize, "what crosses the notice is given back as credit");
+    a.send_data(id, Kind::Stderr, b"why");
+    a.send_exit(id, &Exit::Code(1));
+    settle(&mut h, &mut a);
+    let mut buf = [0; 8];
+    assert_eq!(h.read(id, Kind::Stderr, &mut buf), 3);
+    assert_eq!(events(&mut h).last(), Some(&Event::Exit(id, Exit::Code(1))));
+}
+
+#[test]
 fn exit_comes_after_data_and_close_is_final() {
     let (mut h, mut a, id) = running();
     a.send_data(id, Kind::Stdout, b"out");
