@@ -6,18 +6,23 @@
     reason = "tests report by panicking"
 )]
 
+#[allow(dead_code, reason = "the tests of terminals need more of it")]
+#[path = "browser/page.rs"]
+mod page;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use page::Api;
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::forward::Server;
 use sandgate_tests::gateway::Gateway;
 use sandgate_tests::process::Guard;
 use sandgate_tests::terminal::Terminal;
 use sandgate_tests::{Feed, Options, Target, data, paths, run, skip, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A target all of whose sessions are recorded; `toml` is the rest of `[recording]`.
 fn recorded(toml: &str) -> Option<Target> {
@@ -137,6 +142,33 @@ fn size_and_input_are_in_it_if_asked() {
     let text = String::from_utf8(export(target.gateway(), recording, "v3")).unwrap();
     assert!(text.contains("\"cols\":101") && text.contains(", \"r\", \"64x20\"]"), "{text}");
     assert!(text.contains(", \"i\", ") && text.contains(", \"x\", \"4\"]"), "{text}");
+}
+
+/// As by SSH.
+#[test]
+fn the_doors_of_browsers_and_programs_record_as_much() {
+    let Some(target) = recorded("input = true") else { return };
+    let gateway = target.gateway();
+    let api = Api::new(gateway);
+    let made = api.post("/api/v1/sandboxes/box/terminals", &json!({ "cols": 101, "rows": 37 }));
+    let mut page = api.attach(made["ticket"].as_str().unwrap(), 101, 37);
+    page.text("ready");
+    page.says(&json!({ "type": "resize", "cols": 64, "rows": 20, "xpixel": 0, "ypixel": 0 }));
+    page.types("echo re''ady.\r");
+    page.sees("ready.");
+    page.types("exit 4\r");
+    assert_eq!(page.text("exit")["code"], 4);
+    let text = String::from_utf8(export(gateway, &ended(gateway, "terminal", 1)[0], "v3")).unwrap();
+    assert!(text.contains("\"cols\":101") && text.contains(", \"r\", \"64x20\"]"), "{text}");
+    assert!(text.contains(", \"i\", ") && text.contains(", \"x\", \"4\"]"), "{text}");
+
+    let input = "some input\n".repeat(100_000);
+    let command = json!({ "argv": ["wc", "-c"], "stdin": input });
+    let (status, answer) = api.request("POST", "/api/v1/sandboxes/box/exec", Some(&command));
+    assert_eq!((status, &answer["exit_code"]), (200, &json!(0)), "{answer}");
+    let end = totals(gateway, &ended(gateway, "exec", 1)[0]);
+    assert_eq!(end["in"]["bytes"], input.len());
+    assert_eq!(end["in"]["sha256"], data::sha256(input.as_bytes()));
 }
 
 #[test]
@@ -262,6 +294,18 @@ fn a_full_disk_ends_the_recording_and_not_the_session() {
     assert_eq!(recording["complete"], false);
     target.gateway().cli(&["recording", "verify", id(recording)]).exits(0);
     assert_eq!(target.log().matches("a recording ends before its session").count(), 1);
+}
+
+#[test]
+fn a_recording_ends_at_its_limit_and_its_session_goes_on() {
+    let Some(target) = recorded("max_bytes = 65536") else { return };
+    let output = target.run_ssh(&["-tt", "box", "seq 1 100000; sleep 1; echo done."]);
+    output.exits(0);
+    assert!(output.text().ends_with("done.\r\n"));
+    let recording = &ended(target.gateway(), "terminal", 1)[0];
+    assert_eq!(recording["complete"], false);
+    assert!(files(target.gateway()).iter().all(|file| file.metadata().unwrap().len() <= 65536));
+    target.gateway().cli(&["recording", "verify", id(recording)]).exits(0);
 }
 
 #[test]

@@ -52,7 +52,8 @@ impl Api {
         assert_eq!(status, 204, "{path}: {answer}");
     }
 
-    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    /// Status and answer, whatever they are.
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut stream = self.stream();
         write!(
@@ -173,6 +174,21 @@ impl Page {
                 self.texts,
                 self.closed
             );
+            self.look();
+        }
+    }
+
+    /// Waits for how the session ended or why it did not start: an `exit` or an `error`.
+    #[track_caller]
+    pub fn last(&mut self) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) =
+                self.texts.iter().position(|text| text["type"] == "exit" || text["type"] == "error")
+            {
+                return self.texts.remove(at).unwrap();
+            }
+            assert!(Instant::now() < end && self.closed.is_none(), "{:?} {:?}", self.texts, self.closed);
             self.look();
         }
     }

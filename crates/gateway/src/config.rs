@@ -357,6 +357,7 @@ mod tests {
                 default = "terminal"
                 input = true
                 required = true
+                max_bytes = 65536
                 [drain]
                 deadline = "1s"
                 [sandbox]
@@ -413,6 +414,7 @@ mod tests {
         let recording = &changed.recording;
         assert_eq!((recording.default, recording.keep), (sandgate_policy::RecordMode::Terminal, None));
         assert!(recording.input && recording.required);
+        assert_eq!(recording.max_bytes, 65536);
         assert_eq!(changed.store, Keep { sessions: Some(time::Duration::days(3)), audit: None });
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(

@@ -94,6 +94,10 @@ pub fn verify(mut source: impl BufRead, noted: Option<&Head>) -> io::Result<Verd
                 return Ok(changed);
             }
             (good, open, closed) = (number, 0, ended);
+            // What was noted is the last that the gateway wrote, so whatever goes on from there is somebody else's.
+            if noted.is_some_and(|noted| chain.head().count > noted.count) {
+                return Ok(Verdict::Rewritten);
+            }
             if let Some(noted) = noted.filter(|noted| noted.count == chain.head().count) {
                 if noted != chain.head() {
                     return Ok(Verdict::Rewritten);

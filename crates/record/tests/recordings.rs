@@ -179,6 +179,21 @@ fn a_file_that_was_written_anew_does_not_fit_what_was_noted() {
 }
 
 #[test]
+fn nobody_writes_on_after_what_was_noted() {
+    let mut writer = cast();
+    writer.output(ms(5), b"true");
+    writer.flush(ms(100));
+    let written = writer.take();
+    let Verdict::Cut { head, .. } = verify(&written[..], None).unwrap() else { panic!("has an end") };
+    assert!(matches!(verify(&written[..], Some(&head)).unwrap(), Verdict::Cut { .. }));
+    writer.output(ms(200), b"made up");
+    writer.finish(ms(300), Some(0), "exit 0");
+    let forged = [written, writer.take()].concat();
+    assert!(matches!(verify(&forged[..], None).unwrap(), Verdict::Complete(_)));
+    assert_eq!(verify(&forged[..], Some(&head)).unwrap(), Verdict::Rewritten);
+}
+
+#[test]
 fn what_a_crash_leaves_is_readable_and_valid_up_to_the_last_flush() {
     let mut writer = cast();
     writer.output(ms(5), b"kept");

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use sandgate_driver::NoProgress;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::agent_forward::AgentRequest;
-use sandgate_gateway::session::{self, Outcome, RunningSession, SessionRequest, signal_number};
+use sandgate_gateway::session::{self, Outcome, RunningSession, SessionRequest, Traffic, signal_number};
 use sandgate_guest::{ExitStatus, GuestError, ProcessInput, Program, Ready};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
@@ -89,9 +89,8 @@ pub(crate) async fn run(
     let mut said = Said { output, stdout: Vec::new(), stderr: Vec::new() };
     let (mut cut, mut killed) = (connection.end_signal(), record.end_signal());
     let traffic = record.traffic().clone();
-    traffic.bytes_in.fetch_add(stdin.len() as u64, Ordering::Relaxed);
     let feed = async {
-        feed(input, &stdin).await;
+        feed(input, &stdin, &traffic).await;
         std::future::pending::<End>().await
     };
     let end = tokio::select! {
@@ -147,11 +146,14 @@ fn unusable(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
 }
 
-async fn feed(mut input: ProcessInput, stdin: &[u8]) {
-    // A command that does not read its input is no error.
-    if input.write_all(stdin).await.is_ok() {
-        let _ = input.shutdown().await;
+async fn feed(mut input: ProcessInput, mut stdin: &[u8], traffic: &Traffic) {
+    while !stdin.is_empty() {
+        // A command that does not read its input is no error.
+        let Ok(taken) = poll_fn(|cx| input.poll_write(cx, stdin)).await else { return };
+        traffic.took([stdin], taken);
+        stdin = stdin.get(taken..).unwrap_or_default();
     }
+    let _ = input.shutdown().await;
 }
 
 /// How a command ended, as far as we saw.

@@ -16,6 +16,9 @@ use crate::images::{ImagesConfig, RegistryLogin};
 /// Below this, a connection would do little but exchange keys.
 const MIN_REKEY_BYTES: u64 = 64 * 1024;
 
+/// Below this, a recording would hold little but its own frame, in bytes.
+const LEAST_RECORDING: u64 = 64 * 1024;
+
 /// The file as written. Every field is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -122,6 +125,9 @@ impl File {
         set(&mut config.recording.default, self.recording.default);
         set(&mut config.recording.input, self.recording.input);
         set(&mut config.recording.required, self.recording.required);
+        if let Some(bytes) = self.recording.max_bytes {
+            config.recording.max_bytes = at_least("recording.max_bytes", bytes, LEAST_RECORDING)?;
+        }
         if let Some(deadline) = self.drain.deadline {
             config.drain_deadline = deadline.0;
         }
@@ -290,6 +296,7 @@ struct FileRecording {
     default: Option<RecordMode>,
     input: Option<bool>,
     required: Option<bool>,
+    max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -28,6 +28,8 @@ pub use sandgate_record::Direction;
 const DIRECTORY: &str = "recordings";
 /// How often old recordings are looked for. The configuration speaks of days.
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest pause before the end of a recording is noted again, where the store failed.
+const NOTE_AGAIN: Duration = Duration::from_secs(60);
 /// How long an ending gateway waits for the last words of recordings.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -40,17 +42,20 @@ pub struct RecordingConfig {
     pub input: bool,
     /// Whether a session ends that cannot be recorded.
     pub required: bool,
+    /// Most bytes of one recording. Whoever is recorded must not fill the disk of everybody.
+    pub max_bytes: u64,
     /// How long recordings are kept; `None` is for ever.
     pub keep: Option<time::Duration>,
 }
 
 impl Default for RecordingConfig {
-    /// Nothing; kept for 90 days.
+    /// Nothing; at most 1 GiB each, kept for 90 days.
     fn default() -> RecordingConfig {
         RecordingConfig {
             default: RecordMode::Off,
             input: false,
             required: false,
+            max_bytes: 1 << 30,
             keep: Some(time::Duration::days(90)),
         }
     }
@@ -119,8 +124,14 @@ impl Recordings {
             return Ok(None);
         }
         let session = subject.session_id.clone();
-        match self.create(subject).await {
-            Ok(recorder) => Ok(Some(recorder)),
+        // In a task of its own: a client that goes meanwhile must leave neither a file without a row nor a row that nobody ends.
+        let these = self.clone();
+        let made =
+            tokio::spawn(
+                async move { these.create(subject).await.map(|recorder| Begun::new(Some(recorder))) },
+            );
+        match made.await.unwrap_or(Err(RecordingError::BrokenOff)) {
+            Ok(begun) => Ok(begun.started()),
             Err(error) => {
                 tracing::warn!(session, %error, "a session cannot be recorded");
                 if self.config.required { Err(RecordingError::Required) } else { Ok(None) }
@@ -210,6 +221,7 @@ impl Recordings {
             recorder: recorder.clone(),
             file: Arc::new(file),
             bytes,
+            most: self.config.max_bytes,
             head,
             end: self.config.required.then_some(subject.end),
         };
@@ -219,8 +231,12 @@ impl Recordings {
             if let Some(reason) = failure {
                 tracing::warn!(recording = id, session, reason, "a recording ends before its session");
             }
-            if let Err(error) = store.finish_recording(&id, OffsetDateTime::now_utc(), &end).await {
-                tracing::error!(recording = id, %error, ?end, "the end of a recording could not be noted");
+            // Until it is noted the recording counts as one that goes on: it is neither removed nor compared with what was noted.
+            let (at, mut pause) = (OffsetDateTime::now_utc(), Duration::from_secs(1));
+            while let Err(error) = store.finish_recording(&id, at, &end).await {
+                tracing::error!(recording = id, %error, ?end, "the end of a recording could not be noted yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(NOTE_AGAIN);
             }
         });
         Ok(recorder)
@@ -314,13 +330,18 @@ impl Recordings {
                 Ok(old) => old,
                 Err(error) => return tracing::warn!(%error, "old recordings could not be looked for"),
             };
-            if old.is_empty() {
-                return;
-            }
+            let mut gone = 0;
             for row in old {
-                if let Err(error) = self.remove(&row.id).await {
-                    return tracing::warn!(recording = row.id, %error, "an old recording could not be removed");
+                match self.remove(&row.id).await {
+                    Ok(()) => gone += 1,
+                    Err(error) => {
+                        tracing::warn!(recording = row.id, %error, "an old recording could not be removed");
+                    }
                 }
+            }
+            // Those that stay come first again.
+            if gone == 0 {
+                return;
             }
         }
     }

@@ -12,12 +12,16 @@ use super::recorder::Recorder;
 
 /// How long something waits for more before it is written. A killed gateway loses that much, and must not lose more than a second.
 const GATHER: Duration = Duration::from_millis(250);
+/// How long one write may take. A disk that hangs for longer is taken for one that cannot be written.
+const STALLED: Duration = Duration::from_secs(10);
 
 pub(super) struct Writer {
     pub(super) recorder: Recorder,
     pub(super) file: Arc<File>,
     /// Written so far.
     pub(super) bytes: u64,
+    /// Most that may be written.
+    pub(super) most: u64,
     /// The last link that was written.
     pub(super) head: Head,
     /// Ends the session when it cannot be recorded.
@@ -35,9 +39,21 @@ impl Writer {
             }
             // What was written before a failure is good up to its last link.
             let length = taken.bytes.len() as u64;
+            if self.bytes.saturating_add(length) > self.most {
+                break Some(format!("it has reached its limit of {} bytes", self.most));
+            }
             let bytes = taken.bytes;
             let file = self.file.clone();
-            match tokio::task::spawn_blocking(move || (&*file).write_all(&bytes)).await {
+            let mut write = tokio::task::spawn_blocking(move || (&*file).write_all(&bytes));
+            let written = tokio::select! {
+                written = &mut write => written,
+                () = self.is_stuck() => {
+                    self.give_up();
+                    // What is noted of the file is true all the same.
+                    write.await
+                }
+            };
+            match written {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => break Some(error.to_string()),
                 Err(_) => break Some("the write broke off".to_owned()),
@@ -49,10 +65,12 @@ impl Writer {
             }
         };
         if failure.is_some() {
-            self.recorder.fail();
-            if let Some(end) = self.end.take() {
-                end();
-            }
+            self.give_up();
+        }
+        // Before its end is noted elsewhere: after a power cut the file must not be shorter than what was noted.
+        let file = self.file.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || file.sync_data()).await {
+            tracing::warn!(recording = self.recorder.id(), %error, "a recording could not be synchronized to the disk");
         }
         let Head { count, sha256 } = self.head;
         let end = RecordingEnd {
@@ -62,5 +80,17 @@ impl Writer {
             complete: failure.is_none(),
         };
         (end, failure)
+    }
+
+    /// Resolves when a write takes too long, or too much waits for it.
+    async fn is_stuck(&self) {
+        let _ = tokio::time::timeout(STALLED, self.recorder.failed()).await;
+    }
+
+    fn give_up(&mut self) {
+        self.recorder.fail();
+        if let Some(end) = self.end.take() {
+            end();
+        }
     }
 }

@@ -118,12 +118,13 @@ impl Process for Running {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.session.input.poll_write(cx, data);
         if let Poll::Ready(Ok(written)) = &written {
-            self.traffic.bytes_in.fetch_add(*written as u64, Ordering::Relaxed);
+            self.traffic.took([data], *written);
         }
         written
     }
 
     fn resize(&self, size: WindowSize) {
+        self.session.output.resized(size.cols, size.rows);
         if let Err(error) = self.session.control.resize(size) {
             tracing::debug!(%error, "size not passed on");
         }

@@ -186,7 +186,7 @@ async fn fetch(client: &Client, id: &str) -> anyhow::Result<BufReader<File>> {
 
 async fn play(client: &Client, args: PlayArgs) -> anyhow::Result<()> {
     let reader = CastReader::new(fetch(client, &args.id).await?)?;
-    let longest = args.idle_limit.map(Duration::from_secs_f64);
+    let longest = args.idle_limit.map(Duration::try_from_secs_f64).transpose()?;
     let mut last = Duration::ZERO;
     let mut screen = io::stdout();
     for event in reader {
