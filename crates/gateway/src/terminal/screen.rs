@@ -4,6 +4,7 @@
 //! also what takes the output of a shell that nobody watches.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use avt::{Cell, Color, Line, Pen, Rgb, ScreenKind, Terminal};
 
@@ -16,6 +17,8 @@ pub(super) const SCROLLBACK: usize = 1000;
 /// Most bytes of those that are sent to somebody who comes: a program can give each character colours of its own. The oldest lines
 /// are left out.
 const MAX_SCROLLBACK_BYTES: usize = 1024 * 1024;
+/// Sequences that the emulator gets between two looks at the clock. The worst of them takes some milliseconds.
+const SEQUENCES: usize = 4;
 /// Fewest and most columns and rows.
 const SIZES: std::ops::RangeInclusive<u32> = 1..=1000;
 
@@ -29,23 +32,55 @@ pub(super) struct Screen {
     terminal: Terminal,
     utf8: Utf8,
     modes: Modes,
-    /// Holds what one piece of output decodes to, kept for its memory.
+    /// What one piece of output decodes to.
     text: String,
+    /// As far as the emulator has it, in bytes.
+    done: usize,
 }
 
 impl Screen {
     /// An empty one. Sizes outside of 1 to 1000 are cut.
     pub(super) fn new(cols: u32, rows: u32) -> Option<Self> {
         let terminal = Terminal::with_scrollback(cells(cols), cells(rows), Some(SCROLLBACK)).ok()?;
-        Some(Self { terminal, utf8: Utf8::default(), modes: Modes::default(), text: String::new() })
+        Some(Self { terminal, utf8: Utf8::default(), modes: Modes::default(), text: String::new(), done: 0 })
     }
 
-    /// Takes output of the program.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    /// Takes output of the program, which [`Self::advance`] brings to the screen.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        debug_assert!(self.done == self.text.len(), "what came before is on the screen");
         self.text.clear();
+        self.done = 0;
         self.utf8.decode(bytes, &mut self.text);
         self.modes.follow(&self.text);
-        self.terminal.feed(&self.text);
+    }
+
+    /// Brings more of what was taken to the screen, and says whether that was all. It stops soon after so much time: a sequence of a few
+    /// bytes can ask for tens of thousands of characters, or for all of a large screen.
+    pub(super) fn advance(&mut self, most: Duration) -> bool {
+        let began = Instant::now();
+        for turn in 1_usize.. {
+            let rest = self.text.get(self.done..).unwrap_or_default();
+            if rest.is_empty() {
+                return true;
+            }
+            // To where the next sequence begins, or the one after it.
+            let next =
+                rest.char_indices().skip(1).find(|(_, character)| matches!(character, '\x1b' | '\u{9b}'));
+            let segment = rest.get(..next.map_or(rest.len(), |(at, _)| at)).unwrap_or(rest);
+            self.terminal.feed(segment);
+            self.done += segment.len();
+            if turn.is_multiple_of(SEQUENCES) && began.elapsed() >= most {
+                break;
+            }
+        }
+        self.done == self.text.len()
+    }
+
+    /// Takes output and brings all of it to the screen.
+    #[cfg(test)]
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.take(bytes);
+        while !self.advance(Duration::MAX) {}
     }
 
     /// Changes the size.

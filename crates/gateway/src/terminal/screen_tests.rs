@@ -116,3 +116,26 @@ fn sizes_are_cut_to_what_we_keep() {
     assert_eq!(screen.size(), (1000, 1));
     assert_same(&screen, &restored(&screen));
 }
+
+/// Eight bytes that ask for tens of thousands of characters, and three for a whole screen.
+#[test]
+fn costly_sequences_come_to_the_screen_in_slices() {
+    for storm in ["x\x1b[65535b", "\x1b#8"] {
+        let bytes = storm.repeat(60);
+        let mut screen = Screen::new(200, 100).expect("a screen");
+        screen.take(bytes.as_bytes());
+        let (mut slices, mut longest) = (0, Duration::ZERO);
+        loop {
+            let began = Instant::now();
+            let all = screen.advance(Duration::from_millis(1));
+            longest = longest.max(began.elapsed());
+            slices += 1;
+            if all {
+                break;
+            }
+        }
+        assert!(slices > 3, "{storm:?} in {slices}");
+        assert!(longest < Duration::from_millis(500), "{storm:?} took {longest:?} at once");
+        assert_same(&screen, &fed(200, 100, bytes.as_bytes()));
+    }
+}

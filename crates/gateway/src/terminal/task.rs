@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use rustix::time::{ClockId, clock_gettime};
 use sandgate_guest::Ready;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -30,6 +31,13 @@ const PIECE: usize = 32 * 1024;
 const BURST: usize = 256 * 1024;
 /// See [`BURST`].
 const PAUSE: Duration = Duration::from_millis(20);
+/// For how long the emulator works before others get their turn.
+const SLICE: Duration = Duration::from_millis(2);
+/// Time of a processor that [`PIECE`] bytes may cost; usual ones take less than a millisecond. A program that writes what costs more is held up
+/// for [`REST`] times as long, so that it has a fifth of one processor at most.
+const SLOW: Duration = Duration::from_millis(10);
+/// See [`SLOW`].
+const REST: u32 = 4;
 /// Lines of progress on their way within the task.
 const MAX_PROGRESS: usize = 16;
 
@@ -211,8 +219,8 @@ impl<S: Start> Task<S> {
                 typed = self.clients.left.pop_front().unwrap_or_default();
             }
             let room = match &self.clients.writer {
+                _ if pause.is_some() => 0,
                 Some(writer) => writer.outbox.room(!typed.is_empty() && writer.input.capacity() == 0),
-                None if pause.is_some() => 0,
                 None => burst,
             };
             let step = tokio::select! {
@@ -229,10 +237,13 @@ impl<S: Start> Task<S> {
                     let space = buffer.len().min(room);
                     match process.try_read(buffer.get_mut(..space).unwrap_or_default()) {
                         Ok(read) => {
-                            self.output(buffer.get(..read).unwrap_or_default());
+                            let spent = self.output(buffer.get(..read).unwrap_or_default()).await;
                             if self.clients.writer.is_none() {
                                 burst = burst.saturating_sub(read);
                                 pause = (burst == 0).then(|| Instant::now() + PAUSE);
+                            }
+                            if spent > SLOW {
+                                pause = Some(Instant::now() + spent * REST);
                             }
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -299,11 +310,23 @@ impl<S: Start> Task<S> {
         }
     }
 
-    fn output(&mut self, data: &[u8]) {
+    /// Shows output to everybody, and says for how long the emulator has worked on it. Others get their turn meanwhile.
+    async fn output(&mut self, data: &[u8]) -> Duration {
+        let mut spent = Duration::ZERO;
         if let Some(shown) = &mut self.shown {
-            shown.screen.feed(data);
+            shown.screen.take(data);
+            loop {
+                let began = cpu();
+                let all = shown.screen.advance(SLICE);
+                spent += cpu().saturating_sub(began);
+                if all {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
         self.clients.output(data);
+        spent
     }
 
     fn follow(&mut self, command: Command) {
@@ -356,4 +379,13 @@ impl<S: Start> Task<S> {
             () = at(*deadline) => Step::TooLate,
         }
     }
+}
+
+/// Time that this thread has spent.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
