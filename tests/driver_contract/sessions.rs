@@ -1,5 +1,6 @@
 //! Sessions: what a command says, how it ends, its terminal, its environment, and channels beside each other.
 
+use std::io::Read as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub const ALL: &[Behaviour] = &[
     ("a writer learns that nobody reads", nobody_reads),
     ("silent input does not delay the end", silent_input),
     ("terminal: size, modes, resize", terminal),
+    ("terminal: a command that lets go of it lives on", lets_go),
+    ("input of what is left behind ends with the command", left_behind),
     ("signals in", signals_in),
     ("exit-signal", exit_signal),
     ("environment", environment),
@@ -111,6 +114,28 @@ fn terminal(ground: &mut Ground) {
     assert_eq!(terminal.wait(), 5);
     let output = ground.target.run_ssh(&["-tt", "box", "stty -a; seq 1 5000 | tail -n 1"]);
     assert!(output.text().contains("icanon") && output.text().trim().ends_with("5000"), "{output:?}");
+}
+
+/// To close the last descriptor of a terminal is no hangup.
+fn lets_go(ground: &mut Ground) {
+    let output = ground.target.run_ssh(&["-tt", "box", "sleep 1 </dev/null >/dev/null 2>&1; exit 5"]);
+    assert_eq!(output.code, 5, "{output:?}");
+    let output = ground.target.run_ssh(&["-tt", "box", "exec sleep 1 </dev/null >/dev/null 2>&1"]);
+    assert_eq!(output.code, 0, "{output:?}");
+}
+
+/// As with sshd, a background process that reads the command's standard input sees its end when the command ends, not when the client ends
+/// its own.
+fn left_behind(ground: &mut Ground) {
+    let mut ssh = ground.target.ssh(&["box", "exec 3<&0; (cat <&3; echo ended) & exit 3"]);
+    let mut ssh = Guard::spawn(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    // Held, so that nobody ends the client's own.
+    let held = ssh.child().stdin.take();
+    assert_eq!(ssh.wait(Duration::from_secs(15)), Some(3), "the session waits for the client's input");
+    let mut said = String::new();
+    ssh.child().stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "ended\n");
+    drop(held);
 }
 
 fn signals_in(ground: &mut Ground) {

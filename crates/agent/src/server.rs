@@ -274,6 +274,10 @@ impl Server {
                 if let Some(session) = self.sessions.get_mut(id)
                     && let Some(link) = self.links.get_mut(&session.link)
                 {
+                    if session.has_screen_left() {
+                        // A terminal that is empty already will not become readable: look now.
+                        session.pump_output(Port::Main, &mut link.mux);
+                    }
                     session.finish(&mut link.mux);
                     self.dirty_links.push(session.link);
                 } else {
@@ -337,8 +341,8 @@ impl Server {
             };
             session.set_exit(signals::exit_of(status));
             if let Some(link) = self.links.get_mut(&session.link) {
-                // A terminal that is empty already will not become readable: look now.
-                session.pump_output(Port::Main, &mut link.mux);
+                // As with sshd: whoever else has the standard input open sees its end.
+                session.input_hung_up(&mut link.mux);
             }
             self.touched.push(id);
         }

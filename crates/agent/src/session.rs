@@ -92,6 +92,9 @@ pub struct Session {
     marks: detached::Marks,
     /// It is one of the agent's own file servers.
     own: bool,
+    /// Nobody has the terminal open. Its master is kept until the child ends: to close it is to hang up, and the child may have let go of
+    /// its terminal on purpose (`sleep 3 </dev/null >log 2>&1`).
+    silent: bool,
 }
 
 /// The steps after the client has gone.
@@ -245,7 +248,18 @@ fn winsize(size: Size) -> Winsize {
 
 impl Session {
     fn new(launch: &Launch, link: u64, stream: u32, pid: i32, stdio: Stdio, marks: detached::Marks) -> Self {
-        Self { link, stream, pid, stdio, exit: None, exit_sent: false, drained: 0, marks, own: launch.own }
+        Self {
+            link,
+            stream,
+            pid,
+            stdio,
+            exit: None,
+            exit_sent: false,
+            drained: 0,
+            marks,
+            own: launch.own,
+            silent: false,
+        }
     }
 
     /// Whether the child is one of the agent's own file servers.
@@ -262,6 +276,11 @@ impl Session {
     /// session ends with its shell.
     pub fn may_have_output(&self) -> bool {
         matches!(self.stdio, Stdio::Passed)
+    }
+
+    /// Whether the child has ended and left a terminal that is to be read empty. Whoever else holds it keeps it from saying so by itself.
+    pub fn has_screen_left(&self) -> bool {
+        self.exit.is_some() && matches!(self.stdio, Stdio::Pty { master: Some(_) })
     }
 
     /// Whether the child has ended and the exit has been put into the link.
@@ -297,6 +316,8 @@ impl Session {
             (Stdio::Pipes { .. }, Port::Main | Port::Stderr) => {
                 Interest { read: can_send, ..Interest::default() }
             }
+            // It would report its hangup without end.
+            (Stdio::Pty { .. }, Port::Main) if self.silent && self.exit.is_none() => Interest::default(),
             (Stdio::Pty { .. }, Port::Main) => {
                 Interest { read: can_send, write: has_input && self.exit.is_none(), hangup: false }
             }
@@ -396,7 +417,11 @@ impl Session {
                     }
                     break;
                 }
-                // A terminal whose last user has gone reads as EIO; anything else ends the stream as well.
+                // A terminal whose last user has gone reads as EIO.
+                Err(_) if is_pty && !exited => {
+                    self.silent = true;
+                    break;
+                }
                 Err(_) => *fd = None,
             }
         }

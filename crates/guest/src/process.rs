@@ -227,6 +227,20 @@ impl ProcessInput {
         }
     }
 
+    /// Ready once the process has ended while others may hold its standard input, which is closed by it: as with sshd, they see its end.
+    /// Only for a pipe on our side; the agent does it for its own.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (InputKind::Pipe(_), Some(handle)) = (&self.kind, &self._handle) else { return Poll::Pending };
+        let mut state = handle.shared.lock();
+        if state.exit.is_none() {
+            park(&mut state.input_waker, cx);
+            return Poll::Pending;
+        }
+        drop(state);
+        self.kind = InputKind::Ended;
+        Poll::Ready(())
+    }
+
     /// End of input: the process sees EOF after everything written so far. On a terminal nothing happens, as with sshd.
     pub fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.kind {

@@ -275,9 +275,8 @@ impl Server {
         } else {
             self.watch.set(Token::LinkIn(id), Some(link.input_fd()), input | output);
         }
-        for owner in resumed {
-            self.watch_owner(owner);
-        }
+        // Looked at, and then watched again.
+        self.touched.extend(resumed);
     }
 }
 

@@ -18,6 +18,9 @@ use tokio::sync::futures::Notified;
 
 use crate::session::{SessionOutput, Traffic};
 
+/// Bytes of standard error that are thrown away at once.
+const SCRAP: usize = 4096;
+
 /// How the output of a process ended.
 pub(super) enum OutputEnd {
     /// All output has been sent, and this is the exit.
@@ -29,7 +32,7 @@ pub(super) enum OutputEnd {
 }
 
 /// Sends everything that the process writes until it exits. When `unwanted` says so (`eow@openssh.com`: the client's
-/// consumer is gone), the process's standard output is closed, so that it gets SIGPIPE as it would from sshd. Standard error goes on.
+/// consumer is gone), the process's standard output is closed, so that it gets SIGPIPE as it would from sshd. Standard error is taken to its end.
 pub(super) async fn output(
     writer: &mut ChannelWriter,
     process: &mut SessionOutput,
@@ -38,10 +41,18 @@ pub(super) async fn output(
 ) -> OutputEnd {
     let mut unwanted = std::pin::pin!(unwanted.notified());
     let mut open = true;
+    // Room for standard error that is thrown away.
+    let mut scrap = Vec::new();
     loop {
         let ready = poll_fn(|cx| or_unwanted(|cx| process.poll_ready(cx), open, unwanted.as_mut(), cx)).await;
         let stream = match ready {
             Some(Ready::Stdout) => StreamKind::Stdout,
+            Some(Ready::Stderr) if !open => {
+                // Stock clients show no more of it either, and might never have the room that waiting for its end would take.
+                scrap.resize(SCRAP, 0);
+                let _ = process.try_read(&mut scrap);
+                continue;
+            }
             Some(Ready::Stderr) => StreamKind::Stderr,
             Some(Ready::Exit(status)) => return OutputEnd::Exit(status),
             Some(Ready::LinkLost(error)) => return OutputEnd::LinkLost(error),
@@ -111,6 +122,9 @@ pub(super) async fn input(
 ) -> InputEnd {
     loop {
         let moved = poll_fn(|cx| {
+            if process.poll_ended(cx).is_ready() {
+                return Poll::Ready(None);
+            }
             let mut slices = [IoSlice::new(&[]); MOST_SLICES];
             let slices = match ready!(reader.poll_peek_vectored(cx, &mut slices)) {
                 Ok(used) => slices.get(..used).unwrap_or_default(),
