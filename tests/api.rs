@@ -250,3 +250,48 @@ fn heavy_schemathesis_finds_no_failure() {
     assert_eq!(api.ask("GET", "/status", None).0, 200);
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
 }
+
+/// What is counted is what has happened, by whichever door.
+#[test]
+fn the_numbers_for_operators_are_those_of_what_has_happened() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let api = Api::new(target.gateway(), "user");
+    target.exec("head -c 100000 /dev/zero").exits(0);
+    target.exec_with("cat >/dev/null; exit 3", vec![b'x'; 50_000]).exits(3);
+    api.exec(&json!({ "command": "true" }));
+    let mut stranger = target.ssh(&["-l", "sg_00000000000000000000000000000000", "box", "true"]);
+    assert_eq!(run(&mut stranger, Feed::Null, DEADLINE).code, 255);
+    let mut page = String::new();
+    let number = |page: &str, name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse::<f64>().unwrap()
+    };
+    let ended = wait::until(DEADLINE, || {
+        let mut get = Command::new("curl");
+        get.args(["-sf", &format!("http://127.0.0.1:{}/metrics", target.gateway().http_port)]);
+        page = run(&mut get, Feed::Null, DEADLINE).ok();
+        number(&page, "sandgate_sessions") == 0.0
+    });
+    assert!(ended, "{page}");
+    for (name, least) in [
+        ("sandgate_ssh_connections_total", 3.0),
+        ("sandgate_ssh_logins_total{result=\"accepted\"}", 2.0),
+        ("sandgate_ssh_logins_total{result=\"refused\"}", 1.0),
+        ("sandgate_sessions_started_total{kind=\"exec\"}", 3.0),
+        ("sandgate_session_start_seconds_count", 3.0),
+        ("sandgate_session_bytes_total{direction=\"from_client\"}", 50_000.0),
+        ("sandgate_session_bytes_total{direction=\"to_client\"}", 100_000.0),
+    ] {
+        assert!(number(&page, name) >= least, "{name} is less than {least}: {page}");
+    }
+    for (name, value) in [
+        ("sandgate_draining", 0.0),
+        ("sandgate_link_errors_total", 0.0),
+        ("sandgate_session_start_seconds_bucket{le=\"60\"}", 3.0),
+    ] {
+        assert_eq!(number(&page, name), value, "{name}: {page}");
+    }
+}

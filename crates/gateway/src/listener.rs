@@ -90,12 +90,14 @@ fn admit(
     stream: TcpStream,
     client: SocketAddr,
 ) -> io::Result<()> {
+    gateway.metrics.doors.ssh_connections.increment();
     let server = stream.local_addr()?;
     let origin = Origin { peer: Peer { client, server } };
     let limits = &gateway.config.limits;
     if limits.source_penalties
         && let Some(left) = gateway.penalties.refused_for(origin.source(), Instant::now())
     {
+        gateway.metrics.doors.ssh_turned_away.increment();
         tracing::info!(%client, seconds = left.as_secs(), "refused for earlier failures");
         refuse(stream);
         return Ok(());

@@ -7,12 +7,20 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod doors;
+mod histogram;
+
 use crate::agent_forward::AgentMetrics;
 use crate::gateway::Gateway;
+
+pub use doors::DoorMetrics;
+pub use histogram::Histogram;
 
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// Connections, logins, sessions and forwards.
+    pub doors: DoorMetrics,
     /// Forwarded agents.
     pub agent: AgentMetrics,
 }
@@ -25,6 +33,11 @@ impl Counter {
     /// One more.
     pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The count.
@@ -99,6 +112,20 @@ impl Page {
         self.sample(name, "gauge", help, &value);
     }
 
+    /// Numbers that only grow, and that differ in the value of one label; `name` ends in `_total`.
+    pub fn counters(&mut self, name: &str, help: &str, label: &str, counts: &[(&str, u64)]) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} counter\n");
+        for (value, count) in counts {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
+        }
+    }
+
+    /// How long something takes; `name` ends in `_seconds`.
+    pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+        histogram.write(name, &mut self.0);
+    }
+
     fn sample(&mut self, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display) {
         // Writing to a string does not fail.
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
@@ -111,6 +138,12 @@ pub fn render(gateway: &Gateway) -> String {
     let connections = gateway.registry.connection_count() as u64;
     page.gauge("sandgate_connections", "Authenticated connections.", connections);
     page.gauge("sandgate_sessions", "Running sessions.", gateway.registry.list().len() as u64);
+    page.gauge(
+        "sandgate_draining",
+        "1 while the gateway ends and takes nobody in any more.",
+        gateway.drainer.is_draining().into(),
+    );
+    gateway.metrics.doors.write(&mut page);
     gateway.metrics.agent.write(&mut page);
     page.0
 }

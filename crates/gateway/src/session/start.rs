@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use sandgate_driver::Progress;
 use sandgate_guest::{
@@ -140,6 +141,7 @@ impl Drop for SessionRecord {
             }
             _ => None,
         };
+        let lost = self.outcome == Some(Outcome::LinkLost);
         let exit = match self.outcome.take() {
             Some(Outcome::Exited(ExitStatus::Code(code))) => format!("exit {code}"),
             Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => format!("signal {name}"),
@@ -154,6 +156,11 @@ impl Drop for SessionRecord {
             recorder.finish(code, &exit);
         }
         tracing::info!(session = self.id(), exit, bytes_in, bytes_out, "session ended");
+        let doors = &self.gateway.metrics.doors;
+        doors.session_ended(traffic);
+        if lost {
+            doors.link_errors.increment();
+        }
         self.gateway.audit.session_finished(self.id(), &exit, bytes_in, bytes_out);
     }
 }
@@ -183,6 +190,31 @@ pub async fn start_after(
     progress: &dyn Progress,
     before: impl Future<Output = ()>,
 ) -> Result<RunningSession, SessionError> {
+    let began = Instant::now();
+    let doors = &gateway.metrics.doors;
+    match begin(gateway, principal, request, progress, before).await {
+        Ok((session, kind)) => {
+            doors.start_time.observe(began.elapsed());
+            doors.started(kind);
+            Ok(session)
+        }
+        Err(error) => {
+            doors.not_started.increment();
+            if matches!(error, SessionError::Guest(_)) {
+                doors.link_errors.increment();
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn begin(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    request: SessionRequest,
+    progress: &dyn Progress,
+    before: impl Future<Output = ()>,
+) -> Result<(RunningSession, SessionKind), SessionError> {
     if request.pty.is_some() && principal.session.terminal == Permission::Withheld {
         return Err(SessionError::Denied(NO_TERMINAL.to_owned()));
     }
@@ -263,7 +295,7 @@ pub async fn start_after(
     output.record_to(recorder.clone());
     let guard = gateway.registry.open(info, recorder);
     let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None };
-    Ok(RunningSession { input, output, control, agent, record })
+    Ok((RunningSession { input, output, control, agent, record }, kind))
 }
 
 /// What the session is recorded by, if it is.

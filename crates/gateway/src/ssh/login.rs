@@ -103,12 +103,14 @@ pub(super) async fn attempt(gateway: Arc<Gateway>, origin: Origin, question: Aut
                 credential = %login.principal.credential,
                 "logged in"
             );
+            gateway.metrics.doors.logins.increment();
             gateway.audit.login(&login.principal, origin.peer.client).await;
             question.accept();
             Attempt::In(Box::new(login))
         }
         Err(denied) => {
             tracing::info!(client = %origin.peer.client, method = question.method().name(), reason = %denied.log, "login refused");
+            gateway.metrics.doors.logins_refused.increment();
             gateway.audit.login_refused(&denied, origin.peer.client);
             if let Some(text) = &denied.public {
                 question.banner(&format!("{text}\r\n"));

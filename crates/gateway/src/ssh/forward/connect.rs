@@ -30,6 +30,7 @@ pub(in crate::ssh) async fn connect(
     let connection = match forward::dial(&gateway, &principal, &place).await {
         Ok(connection) => connection,
         Err(error) => {
+            gateway.metrics.doors.forwards_failed.increment();
             tracing::warn!(
                 sandbox = principal.sandbox_name,
                 credential = %principal.credential,
@@ -58,7 +59,9 @@ pub(in crate::ssh) async fn connect(
     };
     let channel = question.accept();
     let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
+    gateway.metrics.doors.forwards.increment();
     let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;
+    gateway.metrics.doors.forward_ended(&traffic);
     tracing::info!(
         forward = id,
         end = end.text(),

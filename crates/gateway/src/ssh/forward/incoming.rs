@@ -99,20 +99,21 @@ pub(in crate::ssh) async fn serve(
     let connection = match incoming.accept().await {
         Ok(connection) => connection,
         Err(error) => {
-            return failed(&warnings, &sandbox, &format!("lost in the sandbox: {error}"));
+            return failed(&gateway, &warnings, &sandbox, &format!("lost in the sandbox: {error}"));
         }
     };
     let mode = principal.session.record.max(gateway.sandboxes.record_mode(&principal.sandbox_id));
     let id = crate::ids::random_id("fwd");
     let recording = match gateway.recordings.begin_forward(mode, &principal, &id, to).await {
         Ok(recording) => recording,
-        Err(error) => return failed(&warnings, &sandbox, &error.to_string()),
+        Err(error) => return failed(&gateway, &warnings, &sandbox, &error.to_string()),
     };
     let channel = match handle.open(open).await {
         Ok(channel) => channel,
         Err(failure) => {
             let text: String = failure.text.escape_debug().take(SHOWN).collect();
             return failed(
+                &gateway,
                 &warnings,
                 &sandbox,
                 &format!("not taken by the client: {:?} {text}", failure.reason),
@@ -121,7 +122,9 @@ pub(in crate::ssh) async fn serve(
     };
     drop(pending);
     let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
+    gateway.metrics.doors.forwards.increment();
     let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;
+    gateway.metrics.doors.forward_ended(&traffic);
     tracing::debug!(
         sandbox,
         end = end.text(),
@@ -131,7 +134,8 @@ pub(in crate::ssh) async fn serve(
     );
 }
 
-fn failed(warnings: &Pace, sandbox: &str, reason: &str) {
+fn failed(gateway: &Gateway, warnings: &Pace, sandbox: &str, reason: &str) {
+    gateway.metrics.doors.forwards_failed.increment();
     if warnings.may_warn() {
         tracing::warn!(sandbox, reason, "a connection from the sandbox was not forwarded");
     } else {
