@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::files::{Look, same};
+use sandgate_tests::raw::codec::Writer;
+use sandgate_tests::raw::{Client, Proof, pty};
 use sandgate_tests::wait::until;
 use sandgate_tests::{Feed, Output, Target, data, paths, run, skip};
 use serde_json::Value;
@@ -395,6 +397,39 @@ fn changes_of_files_are_in_the_audit_trail() {
         assert!(detail.contains(", user root: "), "{detail}");
     }
     assert!(!rows.iter().any(|row| row.2.contains("/dev/null")), "reading is no change: {rows:#?}");
+}
+
+/// A client may ask for a terminal first. A file server on one would tell the client what it changes, and nobody else.
+#[test]
+fn a_terminal_does_not_hide_a_file_server_from_the_audit_trail() {
+    if skip::oracle_lacks("audit trail") {
+        return;
+    }
+    if paths::which("sqlite3").is_none() {
+        return skip::because("sqlite3 is not installed (Debian package sqlite3)");
+    }
+    let target = Target::start();
+    let far = target.far_dir();
+    let holder = Holder::new(&target, &["--scopes", "sftp"]);
+    let mut client = Client::connect(target.port).unwrap();
+    assert!(client.authenticate(&holder.token, &Proof::None).unwrap());
+    let channel = client.open_session().unwrap();
+    // No signals, no echo, no lines, and no character is turned into another (RFC 4254 section 8).
+    let raw: Vec<u8> =
+        [50, 51, 53, 36, 38, 70].into_iter().flat_map(|mode| [mode, 0, 0, 0, 0]).chain([0]).collect();
+    assert!(client.request(channel, "pty-req", &pty("xterm", 80, 24, &raw)).unwrap());
+    let command = Writer::default().string(format!("scp -t {far}")).done();
+    assert!(client.request(channel, "exec", &command).unwrap());
+    client.data(channel, b"C0644 5 hidden\nhello\0").unwrap();
+    client.eof(channel).unwrap();
+    let ending = client.finish(channel).unwrap();
+    assert_eq!((ending.status, &ending.stdout[..]), (Some(0), &[0, 0, 0][..]), "{ending:?}");
+    let mut rows = Vec::new();
+    let found = until(Duration::from_secs(10), || {
+        rows = file_rows(&target);
+        rows.iter().any(|row| row.0 == "file.write" && row.2.ends_with("hidden\", 5 bytes"))
+    });
+    assert!(found, "{rows:#?}");
 }
 
 #[test]

@@ -211,7 +211,7 @@ pub async fn start_after(
 async fn begin(
     gateway: &Arc<Gateway>,
     principal: &Principal,
-    request: SessionRequest,
+    mut request: SessionRequest,
     progress: &dyn Progress,
     before: impl Future<Output = ()>,
 ) -> Result<(RunningSession, SessionKind), SessionError> {
@@ -220,6 +220,10 @@ async fn begin(
     }
     let (program, original) = forced(principal, request.program);
     let program = restricted(principal, program);
+    if matches!(program, Program::Files(_)) {
+        // What it changes is told on its standard error, and a terminal has none.
+        request.pty = None;
+    }
     let (kind, action) = match &program {
         Program::Shell => (SessionKind::Shell, Action::Shell),
         Program::Command(_) | Program::Argv(_) => (SessionKind::Exec, Action::Exec),
