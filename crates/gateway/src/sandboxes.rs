@@ -30,6 +30,11 @@ use start::Starts;
 /// The driver that is used when none is named.
 pub const DEFAULT_DRIVER: &str = "oci";
 
+/// What the users of its sessions read.
+const PAUSED: &str = "The sandbox was paused.";
+/// As above.
+const RESUMED: &str = "The sandbox goes on.";
+
 /// What a new sandbox is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -344,6 +349,7 @@ impl Sandboxes {
             Ok(State::Paused { .. }) => {
                 progress.step(&format!("Resuming sandbox {}", known.spec.name));
                 known.driver.resume(&known.spec.id).await?;
+                self.shared.registry.tell(id, RESUMED);
                 return Ok(known.guest);
             }
             _ => {}
@@ -463,13 +469,20 @@ impl Shared {
 
     async fn change(&self, known: Known, change: Change) -> Result<SandboxInfo, SandboxError> {
         let id = &known.spec.id;
+        let was_paused = matches!(known.driver.inspect(id).await, Ok(State::Paused { .. }));
         let action = match change {
             Change::Pause => {
                 known.driver.pause(id).await?;
+                if !was_paused {
+                    self.registry.tell(id.as_str(), PAUSED);
+                }
                 "sandbox.pause"
             }
             Change::Resume => {
                 known.driver.resume(id).await?;
+                if was_paused {
+                    self.registry.tell(id.as_str(), RESUMED);
+                }
                 "sandbox.resume"
             }
         };

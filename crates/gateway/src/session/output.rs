@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use sandgate_guest::{ExitStatus, GuestError, ProcessOutput, Ready};
+use tokio::sync::mpsc;
 
 use super::file_audit::FileAudit;
 use super::lines::Lines;
@@ -29,6 +30,21 @@ pub struct SessionOutput {
     recorder: Option<Recorder>,
     /// The stream that is read next, as was last said.
     stream: Direction,
+    /// Sentences of the gateway's own for the user.
+    notices: Option<mpsc::Receiver<String>>,
+    /// Where and how they are told.
+    surface: Surface,
+    /// What of the last one was not read yet.
+    told: Vec<u8>,
+}
+
+/// Where the gateway's own words go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surface {
+    /// Standard error.
+    Pipes,
+    /// The one stream there is, whose lines end otherwise.
+    Terminal,
 }
 
 enum Kind {
@@ -48,7 +64,13 @@ impl SessionOutput {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, recorder: None, stream: Direction::Out }
+        let (notices, surface) = (None, Surface::Pipes);
+        Self { kind, recorder: None, stream: Direction::Out, notices, surface, told: Vec::new() }
+    }
+
+    /// Has the user read these sentences between what the process writes.
+    pub(super) fn tell_of(&mut self, notices: mpsc::Receiver<String>, surface: Surface) {
+        (self.notices, self.surface) = (Some(notices), surface);
     }
 
     /// Shows everything that is read to this recorder.
@@ -65,6 +87,26 @@ impl SessionOutput {
 
     /// See [`ProcessOutput::poll_ready`]. Names standard error only when there is something for the client.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if self.told.is_empty()
+            && let Some(notices) = &mut self.notices
+            && let Poll::Ready(text) = notices.poll_recv(cx)
+        {
+            match text {
+                Some(text) if self.surface == Surface::Terminal => {
+                    self.told = format!("\r\nsandgate: {text}\r\n").into_bytes();
+                }
+                Some(text) => self.told = format!("sandgate: {text}\n").into_bytes(),
+                None => self.notices = None,
+            }
+        }
+        if !self.told.is_empty() {
+            let (stream, ready) = match self.surface {
+                Surface::Pipes => (Direction::Err, Ready::Stderr),
+                Surface::Terminal => (Direction::Out, Ready::Stdout),
+            };
+            self.stream = stream;
+            return Poll::Ready(ready);
+        }
         let ready = match &mut self.kind {
             Kind::Program(output) => output.poll_ready(cx),
             Kind::FileServer(server) => {
@@ -85,6 +127,7 @@ impl SessionOutput {
     /// As there.
     pub fn try_read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let read = match &mut self.kind {
+            _ if !self.told.is_empty() => Ok(give(&mut self.told, bufs)),
             Kind::Program(output) => output.try_read_vectored(bufs),
             Kind::FileServer(server) => match &mut server.0 {
                 Some(running) => running.try_read_vectored(bufs),
@@ -205,14 +248,7 @@ impl Running {
         if self.words.is_empty() {
             return self.output.try_read_vectored(bufs);
         }
-        let mut taken = 0;
-        for buf in bufs {
-            let len = buf.len().min(self.words.len() - taken);
-            buf[..len].copy_from_slice(&self.words[taken..taken + len]);
-            taken += len;
-        }
-        self.words.drain(..taken);
-        Ok(taken)
+        Ok(give(&mut self.words, bufs))
     }
 
     /// Reads on until the file server has ended, so that what it still says is not lost.
@@ -230,6 +266,18 @@ impl Running {
             audit.finish().await;
         }
     }
+}
+
+/// Moves as much of `words` as there is room for.
+fn give(words: &mut Vec<u8>, bufs: &mut [IoSliceMut<'_>]) -> usize {
+    let mut taken = 0;
+    for buf in bufs {
+        let len = buf.len().min(words.len() - taken);
+        buf[..len].copy_from_slice(&words[taken..taken + len]);
+        taken += len;
+    }
+    words.drain(..taken);
+    taken
 }
 
 /// What the client is told of an end that its own program takes for a lost connection.

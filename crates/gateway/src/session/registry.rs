@@ -13,9 +13,12 @@ use parking_lot::Mutex;
 use sandgate_policy::Principal;
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::recording::{Direction, Recorder};
+
+/// Sentences that wait for a client that does not read.
+const MAX_NOTICES: usize = 4;
 
 /// Why a session or connection is ended from our side. Its text is shown to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +125,7 @@ struct LiveSession {
     info: SessionInfo,
     traffic: Arc<Traffic>,
     end: watch::Sender<Option<EndReason>>,
+    notices: mpsc::Sender<String>,
 }
 
 #[derive(Debug)]
@@ -147,13 +151,19 @@ impl Registry {
         ConnectionGuard { registry: self.clone(), id, end }
     }
 
-    /// Enters a session; the guard gives its identifier and says when it is to end.
-    pub(super) fn open(self: &Arc<Self>, info: SessionInfo, recorder: Option<Recorder>) -> SessionGuard {
+    /// Enters a session; the guard gives its identifier and says when it is to end. Beside it, sentences that the user is to read
+    /// while it goes on.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        info: SessionInfo,
+        recorder: Option<Recorder>,
+    ) -> (SessionGuard, mpsc::Receiver<String>) {
         let (end, ended) = watch::channel(None);
+        let (notices, read) = mpsc::channel(MAX_NOTICES);
         let traffic = Arc::new(Traffic::recorded(recorder));
         let id = info.id.clone();
-        self.sessions.lock().insert(id.clone(), LiveSession { info, traffic: traffic.clone(), end });
-        SessionGuard { registry: self.clone(), id, traffic, ended }
+        self.sessions.lock().insert(id.clone(), LiveSession { info, traffic: traffic.clone(), end, notices });
+        (SessionGuard { registry: self.clone(), id, traffic, ended }, read)
     }
 
     /// All live sessions, in the order of their identifiers.
@@ -168,6 +178,14 @@ impl Registry {
                 ..live.info.clone()
             })
             .collect()
+    }
+
+    /// Has the users of one sandbox's sessions read a sentence.
+    pub fn tell(&self, sandbox_id: &str, text: &str) {
+        for live in self.sessions.lock().values().filter(|live| live.info.sandbox_id == sandbox_id) {
+            // Full: the client does not read, and has older ones before it.
+            let _ = live.notices.try_send(text.to_owned());
+        }
     }
 
     /// Ends one session; `false` when there is none of that identifier.

@@ -13,6 +13,7 @@ use sandgate_policy::{Action, Decision, Permission, Principal, Scope, decide};
 use time::OffsetDateTime;
 
 use super::file_audit::FileAudit;
+use super::output::Surface;
 use super::registry::{SessionGuard, SessionInfo, SessionKind};
 use super::signals::signal_number;
 use super::{EndReason, EndSignal, SessionOutput, Traffic};
@@ -297,7 +298,9 @@ async fn begin(
         SessionOutput::program(output)
     };
     output.record_to(recorder.clone());
-    let guard = gateway.registry.open(info, recorder);
+    let surface = if info.pty { Surface::Terminal } else { Surface::Pipes };
+    let (guard, notices) = gateway.registry.open(info, recorder);
+    output.tell_of(notices, surface);
     let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None };
     Ok((RunningSession { input, output, control, agent, record }, kind))
 }
