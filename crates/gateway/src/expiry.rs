@@ -11,7 +11,7 @@ use crate::session::EndReason;
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 /// Resolves when the credential expires; never, for one that does not.
-pub(crate) async fn expired(principal: &Principal) -> EndReason {
+pub async fn expired(principal: &Principal) -> EndReason {
     let Some(at) = principal.expires_at else { return std::future::pending().await };
     loop {
         let left = at - OffsetDateTime::now_utc();

@@ -13,7 +13,7 @@ pub mod audit;
 pub mod certificate;
 pub mod config;
 pub mod drain;
-mod expiry;
+pub mod expiry;
 mod forget;
 pub mod forward;
 mod gateway;

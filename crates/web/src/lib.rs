@@ -13,6 +13,7 @@ mod caller;
 pub mod client;
 mod control;
 mod exec;
+mod exec_stream;
 mod health;
 mod http;
 mod images;

@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 use crate::caller::{COOKIE, require};
 use crate::problem::{self, Problem};
 use crate::{
-    api_keys, audit, exec, images, keys, login, recordings, sandboxes, sessions, ssh_config, status,
-    terminal, tokens,
+    api_keys, audit, exec, exec_stream, images, keys, login, recordings, sandboxes, sessions, ssh_config,
+    status, terminal, tokens,
 };
 
 /// Where the API lies.
@@ -82,6 +82,8 @@ pub(crate) fn api() -> (Router<Arc<Gateway>>, OpenApi) {
         .routes(routes!(tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(sessions::kill))
+        // A WebSocket, which the document has no words for.
+        .route("/sandboxes/{name}/exec/stream", get(exec_stream::stream))
         .route_layer(from_fn_with_state(Role::User, require));
     let admin = OpenApiRouter::new()
         .routes(routes!(sandboxes::create))
