@@ -39,7 +39,7 @@ pub fn memory(side: &Side, count: u32) -> Result<PerSession> {
 }
 
 /// Bytes of (server, agent, everything else that runs for users).
-fn totals(side: &Side) -> Result<(u64, u64, u64)> {
+pub(crate) fn totals(side: &Side) -> Result<(u64, u64, u64)> {
     let mut sums = (0, 0, 0);
     for pid in side.account.pids()? {
         let pss = pss_bytes(pid);

@@ -21,6 +21,7 @@ mod report;
 mod side;
 mod sshfs;
 mod stats;
+mod terminals;
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,7 @@ struct Plan {
     exec_pairs: u32,
     keys: u32,
     sessions: u32,
+    terminals: u32,
     starts: u32,
     files: files::Plan,
 }
@@ -51,6 +53,7 @@ const FULL: Plan = Plan {
     exec_pairs: 200,
     keys: 1200,
     sessions: 150,
+    terminals: 500,
     starts: 20,
     files: files::Plan { mib: 1024, files: 10_000, entries: 100_000, random_reads: 5000, rounds: 3 },
 };
@@ -61,6 +64,7 @@ const QUICK: Plan = Plan {
     exec_pairs: 20,
     keys: 200,
     sessions: 20,
+    terminals: 20,
     starts: 5,
     files: files::Plan { mib: 256, files: 1000, entries: 10_000, random_reads: 1000, rounds: 1 },
 };
@@ -167,6 +171,20 @@ fn run(
     }
     if wanted("memory") {
         memory_lines(sides, plan, &mut report)?;
+        if sides[0].kind == Kind::Sandgate {
+            let each = terminals::memory(&sides[0], plan.terminals)?;
+            report.figure(
+                "memory per terminal for a browser, 80 × 24, gateway side",
+                format!("{each:.0} KiB"),
+                "none".to_owned(),
+                (each, " KiB"),
+                Budget::None,
+            );
+            report.note(format!(
+                "terminals for browsers: {} at once in one sandbox, each with its shell and a page that is attached",
+                plan.terminals
+            ));
+        }
     }
     files::lines(sides, ground, &plan.files, wanted, &mut report)?;
     if wanted("start") {

@@ -113,7 +113,8 @@ impl Side {
         fs::write(self.path(name), text).with_context(|| format!("writing {name}"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A file of this side.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
