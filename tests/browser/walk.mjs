@@ -7,7 +7,7 @@
 // WATCH_KEY           a key for the one who watches; API_KEY if not said. The role viewer is enough
 // LOGIN_LINK          the link that `sandgate up` prints; if given, it is used, and used again, which must not work
 // DRIVER, IMAGE       of the sandbox that is made (oci, host)
-// SSH                 `1`: log in by the printed ssh line, and again after the token was revoked
+// SSH                 `1`: log in by the printed ssh line, see that session end when the token is revoked, and try to log in again
 // SSH_OPTIONS         further words for ssh, such as `-o ConnectTimeout=5`
 // RECORDING_SANDBOX   whose recording is replayed, and RECORDING_TEXT that is searched in it; what was typed here if not said
 // ARTIFACTS           where screenshots are kept (target/browser)
@@ -77,13 +77,15 @@ async function size(page) {
 /** What the emulator has on its screen. */
 const rowsOnPage = (page) => page.locator('.xterm-rows > div').count();
 
-function ssh(line) {
+/** Runs a command by the line that the page has printed; `heard` is told of its output as it comes. */
+function ssh(line, command = `echo ${MARK}-by-ssh`, heard = () => {}) {
   const [program, ...words] = line.split(' ');
   const options = ['-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null', '-o', 'LogLevel=ERROR', '-o', 'BatchMode=yes',
     ...(env.SSH_OPTIONS ?? '').split(' ').filter(Boolean)];
   return new Promise((resolve) => {
-    execFile(program, [...options, ...words, `echo ${MARK}-by-ssh`], { timeout: 30_000 }, (error, stdout, stderr) =>
+    const child = execFile(program, [...options, ...words, command], { timeout: 60_000 }, (error, stdout, stderr) =>
       resolve({ code: error ? error.code ?? 1 : 0, stdout, stderr }));
+    child.stdout.on('data', heard);
   });
 }
 
@@ -273,13 +275,45 @@ try {
     await page.getByRole('button', { name: 'Verify' }).click();
     await page.getByText('is as it was written').waitFor();
   });
+  await step('add a public key and remove it', async () => {
+    await page.goto(`${base}/keys`);
+    await page.getByRole('button', { name: 'Add a key' }).click();
+    const dialog = page.locator('dialog');
+    await dialog.getByLabel('Name').fill(sandbox);
+    await dialog.getByLabel('Public key').fill('ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBbrQamQ8onTGYn7BE3/H5r4nB1l6drgc2AE4CFCFbAx walk');
+    await dialog.getByLabel('Sandboxes').fill(sandbox);
+    await dialog.getByRole('button', { name: 'Add' }).click();
+    const row = page.locator('tr', { hasText: sandbox });
+    await row.getByText('SHA256:').waitFor();
+    await row.getByRole('button', { name: `Remove ${sandbox}` }).click();
+    await page.locator('dialog').getByRole('button', { name: 'Remove' }).click();
+    await row.waitFor({ state: 'detached' });
+  });
+  await step('read about the API', async () => {
+    await page.goto(`${base}/reference`);
+    const entry = page.locator('details', { hasText: 'POST /sandboxes/{name}/exec' });
+    await entry.locator('summary').click();
+    await entry.getByText('timeout_seconds').waitFor();
+  });
   await step('revoke the token', async () => {
     await page.goto(`${base}/tokens`);
     const row = page.locator('tr', { hasText: `walk ${process.pid}` });
+    let session;
+    if (env.SSH === '1') {
+      await new Promise((begun) => {
+        session = ssh(token, 'echo begun; sleep 600', begun);
+        void session.then(begun);
+      });
+    }
     await row.getByRole('button', { name: /^Revoke/ }).click();
     await page.locator('dialog').getByRole('button', { name: 'Revoke' }).click();
     await row.waitFor({ state: 'detached' });
     if (env.SSH === '1') {
+      const revoked = Date.now();
+      const end = await session;
+      assert(Date.now() - revoked < 5_000, `the session went on for ${Date.now() - revoked} ms`);
+      assert.equal(end.code, 255, end.stderr);
+      assert.match(end.stderr, /revoked/);
       const answer = await ssh(token);
       assert.notEqual(answer.code, 0);
       assert(!answer.stdout.includes(MARK));

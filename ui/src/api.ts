@@ -1,9 +1,10 @@
 // The typed client of `/api/v1`. The caller is known by a cookie that scripts cannot read; no secret is kept here.
 
 import type {
-  ApiKey, ApiKeyCreated, AuditPage, Image, NewSandbox, NewTerminal, NewToken, RecordingPage, Role, Sandbox, Session, Size, Status,
+  ApiKey, ApiKeyCreated, AuditPage, Image, NewSandbox, NewPublicKey, NewTerminal, NewToken, PublicKey, RecordingPage, Role, Sandbox, Session, Size, Status,
   TerminalTicket, TerminalView, Token, TokenCreated, Verified, Whoami,
 } from './types';
+import type { OpenApi } from './openapi';
 
 const BASE = '/api/v1';
 
@@ -71,6 +72,14 @@ async function nothing(method: string, path: string, body?: unknown): Promise<vo
   await send(method, path, body);
 }
 
+/** The answer to a pull is a line of JSON for each thing that happens; the last one says how it ended. */
+function pulled(lines: string): void {
+  const last: unknown = JSON.parse(lines.trim().split('\n').pop() ?? 'null');
+  if (typeof last === 'object' && last !== null && 'image' in last) return;
+  const why = typeof last === 'object' && last !== null && 'detail' in last ? String(last.detail) : 'The pull was cut off';
+  throw new ApiError(502, sentence(why));
+}
+
 /** A path of segments, each escaped, with a query. */
 export function path(segments: string[], query: Query = {}): string {
   const search = new URLSearchParams();
@@ -86,6 +95,7 @@ export const api = {
   logout: () => nothing('POST', '/logout'),
   whoami: () => json<Whoami>('GET', '/whoami'),
   status: () => json<Status>('GET', '/status'),
+  document: () => json<OpenApi>('GET', '/openapi.json'),
 
   sandboxes: () => json<Sandbox[]>('GET', '/sandboxes'),
   sandbox: (name: string) => json<Sandbox>('GET', path(['sandboxes', name])),
@@ -95,6 +105,12 @@ export const api = {
   removeSandbox: (name: string, force: boolean) =>
     nothing('DELETE', path(['sandboxes', name], { force: force || undefined })),
   images: () => json<Image[]>('GET', '/images'),
+  pullImage: async (name: string) => pulled(await (await send('POST', '/images/pull', { name })).text()),
+  removeImage: (name: string) => nothing('DELETE', path(['images'], { name })),
+
+  keys: () => json<PublicKey[]>('GET', '/keys'),
+  addKey: (key: NewPublicKey) => json<PublicKey>('POST', '/keys', key),
+  removeKey: (name: string) => nothing('DELETE', path(['keys', name])),
 
   sessions: () => json<Session[]>('GET', '/sessions'),
   endSession: (id: string) => nothing('DELETE', path(['sessions', id])),

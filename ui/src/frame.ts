@@ -11,9 +11,12 @@ const LINKS: readonly (readonly [string, string, Role])[] = [
   ['/sandboxes', 'Sandboxes', 'viewer'],
   ['/sessions', 'Sessions', 'viewer'],
   ['/tokens', 'Tokens', 'viewer'],
+  ['/keys', 'Keys', 'viewer'],
+  ['/images', 'Images', 'viewer'],
   ['/recordings', 'Recordings', 'viewer'],
   ['/audit', 'Audit', 'viewer'],
   ['/api-keys', 'API keys', 'admin'],
+  ['/reference', 'API', 'viewer'],
   ['/status', 'Status', 'viewer'],
 ];
 

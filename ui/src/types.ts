@@ -147,6 +147,26 @@ export interface Image {
   name: string;
   digest: string;
   size: number;
+  platform: string;
+  added_at: string;
+}
+
+export interface PublicKey {
+  id: string;
+  name: string;
+  fingerprint: string;
+  public_key: string;
+  /** `null` means every one. */
+  sandboxes: string[] | null;
+  cert_authority?: unknown;
+  created_at: string;
+  last_used_at: string | null;
+}
+
+export interface NewPublicKey {
+  name: string;
+  public_key: string;
+  sandboxes: string[];
 }
 
 export interface Status {

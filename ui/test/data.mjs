@@ -13,7 +13,14 @@ export function makeData() {
       host_keys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFdzaG9ydCBidXQgbG9va3MgbGlrZSBhIGtleSB0byBtZQ', `ssh-rsa AAAAB3NzaC1yc2E${'Abc9'.repeat(80)}`],
       connections: 3, sessions: 2,
     },
-    images: [{ name: 'debian:12', digest: 'sha256:1', size: 1e8 }, { name: 'alpine:3.20', digest: 'sha256:2', size: 8e6 }],
+    images: [
+      { name: 'debian:12', digest: 'sha256:1', size: 1e8, platform: 'linux/amd64', added_at: '2026-11-01T10:00:00Z' },
+      { name: 'alpine:3.20', digest: 'sha256:2', size: 8e6, platform: 'linux/amd64', added_at: '2026-11-02T10:00:00Z' },
+    ],
+    keys: [{
+      id: 'key-1', name: 'laptop', fingerprint: 'SHA256:abc', public_key: 'ssh-ed25519 AAAA', sandboxes: null,
+      created_at: '2026-11-01T10:00:00Z', last_used_at: null,
+    }],
     sandboxes: [
       { ...base, id: 'sbx_1', name: 'demo', state: 'running', since: ago(4000), driver: 'oci', image: 'host', sessions: 2, memory_bytes: 512 * 2 ** 20 },
       { ...base, id: 'sbx_2', name: 'build-box', state: 'running', since: ago(90), driver: 'qemu', runtime: 'builtin', image: 'debian:12', memory_bytes: 2 * 2 ** 30, cpus: 2,

@@ -71,6 +71,7 @@ export async function startMock(port = 0) {
     ['GET', /^\/whoami$/, 'viewer', ({ user }) => user],
     ['GET', /^\/status$/, 'viewer', () => ({ ...data.status, sessions: data.sessions.length })],
     ['GET', /^\/images$/, 'viewer', () => data.images],
+    ['GET', /^\/keys$/, 'viewer', () => data.keys],
     ['GET', /^\/sandboxes$/, 'viewer', () => data.sandboxes],
     ['POST', /^\/sandboxes$/, 'admin', ({ body }) => {
       if (data.sandboxes.some((box) => box.name === body.name)) fail(409, `there is a sandbox "${body.name}" already`);
