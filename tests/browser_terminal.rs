@@ -10,14 +10,15 @@
 mod page;
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use page::{Api, Page, contains};
 use sandgate_tests::client::DEADLINE;
+use sandgate_tests::process::resident;
 use sandgate_tests::target::Options;
 use sandgate_tests::terminal::Terminal;
 use sandgate_tests::wait::until;
-use sandgate_tests::{Feed, Target, run, skip};
+use sandgate_tests::{Feed, Target, rootfs, run, skip};
 use serde_json::json;
 
 /// How long something that happens soon may take on a busy machine.
@@ -127,6 +128,41 @@ fn a_page_gets_what_ssh_gets() {
     };
     assert_eq!(read("page"), read("ssh"));
     assert!(read("page").len() > 10);
+}
+
+/// The same words and the same code by either door when it does not work.
+#[test]
+fn a_page_is_told_what_ssh_tells() {
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let toml = "[sandbox]\nstart_timeout = \"3s\"\n".to_owned();
+    let target = Target::start_with(&Options { extra_toml: toml, ..Options::default() });
+    let gateway = target.gateway();
+    let api = Api::new(gateway);
+    let empty = target.dir().join("empty");
+    rootfs::empty_image(&empty);
+    let nowhere = format!("unix:{}", target.dir().join("nowhere").display());
+    for (name, args) in [
+        ("bare", ["--image", empty.to_str().unwrap()]),
+        ("stranger", ["--user", "nobodyknows"]),
+        ("away", ["--link", nowhere.as_str()]),
+    ] {
+        gateway.create_sandbox(name, &args);
+        let token = gateway.token(name, &[]).token;
+        let by_ssh = target.run_ssh(&["-tt", "-l", &token, "box"]);
+        let words = format!("{}{}", by_ssh.text(), by_ssh.errors());
+        let made =
+            api.post(&format!("/api/v1/sandboxes/{name}/terminals"), &json!({ "cols": 80, "rows": 24 }));
+        let mut page = api.attach(made["ticket"].as_str().unwrap(), 80, 24);
+        let last = page.last();
+        let (text, code) = match last["text"].as_str() {
+            Some(text) => (text.to_owned(), 255),
+            None => (page.seen(), last["code"].as_i64().unwrap()),
+        };
+        assert_eq!(code, i64::from(by_ssh.code), "{name}: {last} {words}");
+        assert!(!text.trim().is_empty() && words.contains(text.trim()), "{name}: {text:?} and {words:?}");
+    }
 }
 
 #[test]
@@ -250,6 +286,75 @@ fn a_page_that_does_not_read_stops_the_shell_and_loses_nothing() {
     let text = String::from_utf8_lossy(&page.output).into_owned();
     let start = text.find("1\r\n2\r\n3\r\n").expect("the first lines");
     assert!(text[start..].starts_with(&wanted), "every line, in order");
+}
+
+/// A gigabyte in lines of one length, each with its number.
+#[test]
+fn heavy_a_page_stops_for_a_minute_while_the_shell_prints_a_gigabyte() {
+    const FIRST: &[u8; 9] = b"100000001";
+    const LINE: usize = FIRST.len() + 2;
+    const LINES: usize = 1_000_000_000 / LINE;
+    if skip::oracle_lacks("browser") {
+        return;
+    }
+    let target = Target::start();
+    let (mut page, _) = begin(&target);
+    let quick = |when: &str| {
+        let took = (0..3).map(|_| {
+            let start = Instant::now();
+            target.exec("true").exits(0);
+            start.elapsed()
+        });
+        let took = took.min().unwrap();
+        assert!(took < Duration::from_secs(1), "{when} a command took {took:?}");
+    };
+    quick("before");
+    let before = resident(target.pid());
+    let bounded = |when: &str| {
+        let grown = resident(target.pid()).saturating_sub(before);
+        assert!(grown < 32 << 20, "{when} the gateway has grown by {grown} bytes");
+    };
+    page.forget();
+    page.types(&format!("seq 100000001 {}; echo do''ne.\r", 100_000_000 + LINES));
+    page.reads_for(Duration::from_millis(500));
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(60) {
+        quick("beside a page that does not read");
+        bounded("beside a page that does not read");
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    let (mut wanted, mut seen, mut held) = (*FIRST, 0, Vec::new());
+    let reading = Instant::now();
+    while seen < LINES {
+        assert!(reading.elapsed() < Duration::from_secs(300), "{seen} of {LINES} lines");
+        page.reads_for(Duration::from_millis(200));
+        held.append(&mut page.output);
+        page.forget();
+        if seen == 0 {
+            // Before it, there is what the shell has said of the command.
+            let first = [&FIRST[..], b"\r\n"].concat();
+            let start = held.windows(first.len()).position(|window| window == first);
+            held.drain(..start.expect("the first line"));
+        }
+        let whole = (held.len() / LINE).min(LINES - seen);
+        for line in held[..whole * LINE].chunks(LINE) {
+            assert!(line.starts_with(&wanted) && line.ends_with(b"\r\n"), "line {seen} is lost or changed");
+            seen += 1;
+            for digit in wanted.iter_mut().rev() {
+                *digit = if *digit == b'9' { b'0' } else { *digit + 1 };
+                if *digit != b'0' {
+                    break;
+                }
+            }
+        }
+        held.drain(..whole * LINE);
+        bounded("after it reads again");
+    }
+    let took = reading.elapsed();
+    page.output = held;
+    page.sees("done.");
+    quick("after");
+    println!("a gigabyte in {took:?}");
 }
 
 #[test]
