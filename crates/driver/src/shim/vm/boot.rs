@@ -40,12 +40,33 @@ const VSOCK_PORT: &str =
 /// How long QEMU may take to restore a machine.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a restored machine may take until its vsock device is set up.
-const VSOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks.
-const VSOCK_PAUSE: Duration = Duration::from_millis(3);
-/// From QEMU's last word to the device until the device has read it.
-const VSOCK_SETTLES: Duration = Duration::from_millis(5);
+/// How to wait until the guest's driver has set up the vsock device.
+struct VsockWait {
+    /// Where QEMU shows the device.
+    path: &'static str,
+    /// How long it may take.
+    patience: Duration,
+    /// Between two looks.
+    pause: Duration,
+    /// From QEMU's last word to the device until the device has read it, on a busy host.
+    settles: Duration,
+}
+
+/// In a copy. Its kernel runs already and has a bus to look at; a start waits for every millisecond of this.
+const COPY: VsockWait = VsockWait {
+    path: "/machine/peripheral/vsock0/virtio-backend",
+    patience: Duration::from_secs(20),
+    pause: Duration::from_millis(3),
+    settles: Duration::from_millis(20),
+};
+
+/// In a machine that boots, which takes seconds.
+const BOOT: VsockWait = VsockWait {
+    path: "/machine/peripheral/vsock0",
+    patience: Duration::from_secs(60),
+    pause: Duration::from_millis(20),
+    settles: Duration::from_millis(50),
+};
 
 /// How it comes to life.
 #[derive(Debug, Clone)]
@@ -193,7 +214,7 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
             "-chardev",
             &vsock,
             "-device",
-            "vhost-user-vsock-device,bus=virtio-mmio-bus.7,chardev=vsock",
+            "vhost-user-vsock-device,id=vsock0,bus=virtio-mmio-bus.7,chardev=vsock",
         ]),
         Stage::Save { .. } => add(&["-device", VSOCK_PORT]),
         Stage::Restore { .. } => add(&["-device", VSOCK_PORT, "-chardev", &vsock, "-incoming", "defer"]),
@@ -257,25 +278,30 @@ impl Started {
             json!({ "driver": "vhost-user-vsock-pci", "chardev": "vsock", "bus": "vsock-port", "id": "vsock0" }),
         )?;
         self.qmp.ask("cont", Value::Null)?;
-        self.wait_for_vsock()
+        self.wait_for_vsock(&COPY)
+    }
+
+    /// Returns when a machine that boots has set up its vsock device.
+    pub(super) fn wait_for_boot(&mut self) -> Result<(), Failure> {
+        self.wait_for_vsock(&BOOT)
     }
 
     /// Returns when the guest's driver has set up the vsock device. A connection before that can end the device's worker for ever
     /// (`vhost-device-vsock` 0.3: its queues have memory but are not there yet), and then nobody ever gets in.
-    fn wait_for_vsock(&mut self) -> Result<(), Failure> {
-        let device = json!({ "path": "/machine/peripheral/vsock0/virtio-backend" });
-        let deadline = Instant::now() + VSOCK_PATIENCE;
+    fn wait_for_vsock(&mut self, how: &VsockWait) -> Result<(), Failure> {
+        let device = json!({ "path": how.path });
+        let deadline = Instant::now() + how.patience;
         loop {
-            // Older than 7.2, QEMU does not know; then it is as it was.
+            // Older than 7.2, QEMU does not know; then it is as it was. One that has ended says nothing either: its supervisor sees that.
             let Ok(answer) = self.qmp.ask("x-query-virtio-status", device.clone()) else { return Ok(()) };
             if answer.get("vhost-started").and_then(Value::as_bool) == Some(true) {
-                std::thread::sleep(VSOCK_SETTLES);
+                std::thread::sleep(how.settles);
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(Failure::other("the machine does not set up its vsock device"));
             }
-            std::thread::sleep(VSOCK_PAUSE);
+            std::thread::sleep(how.pause);
         }
     }
 }

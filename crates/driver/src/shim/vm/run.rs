@@ -237,7 +237,14 @@ impl Parts<'_> {
         let mut device = vsock::start(self.jail.clone(), self.device.clone())?;
         let plan = Plan { initramfs: &initramfs, ..self.plan.clone() };
         match boot::start(&plan, self.jail.clone(), self.qemu.clone()) {
-            Ok(started) => Ok(Running { started, device }),
+            Ok(mut started) => {
+                // Recorded as running it may be dialled, which it has to be ready for. One that takes too long goes on nonetheless: whoever waits
+                // for its agent says that it did not answer.
+                if let Err(failure) = started.wait_for_boot() {
+                    eprintln!("{}", failure.reason);
+                }
+                Ok(Running { started, device })
+            }
             Err(failure) => {
                 end(&mut device);
                 Err(failure)

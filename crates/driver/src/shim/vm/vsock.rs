@@ -79,7 +79,7 @@ pub(crate) fn power_off_main(args: &[OsString]) -> Result<(), Failure> {
     let [data, id] = args else { return Err(Failure::other("vm-power-off takes two arguments")) };
     let id: SandboxId =
         id.to_str().and_then(|id| id.parse().ok()).ok_or_else(|| Failure::other("that is no sandbox"))?;
-    let guest = Guest::new(Arc::new(MachineDial::new(DataDir::new(PathBuf::from(data)).sandbox(&id))));
+    let guest = Guest::new(Arc::new(MachineDial::of_shim(DataDir::new(PathBuf::from(data)).sandbox(&id))));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
