@@ -149,7 +149,7 @@ impl Supervised {
             Err(_) => return Err(failed("its supervisor does not answer".into())),
         }
         if matches!(change, Change::Resume) {
-            // Its clock stood still.
+            // It has seen a long moment and nothing of what happened in it; how well its clock took that is its kernel's matter.
             let guest = Guest::new(self.link(id));
             if let Err(error) = guest.set_clock().await {
                 tracing::warn!(sandbox = %id, %error, "the clock of a resumed sandbox could not be set");
