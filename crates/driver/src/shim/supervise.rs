@@ -153,6 +153,9 @@ impl Supervisor {
             self.accept();
             if let Some(machine) = &mut self.machine {
                 machine.drain();
+                if machine.has_lost_its_device() {
+                    self.device_is_gone("serves nobody any more");
+                }
             }
             if self.kill_at.is_some_and(|at| Instant::now() >= at) {
                 let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -170,7 +173,9 @@ impl Supervisor {
     }
 
     fn wait(&self) {
-        let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let look = self.machine.as_ref().map(Machine::next_look);
+        let timeout = self.kill_at.into_iter().chain(look).min();
+        let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|t| Timespec::try_from(t + Duration::from_millis(1)).ok());
         let mut fds =
             vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
@@ -194,8 +199,7 @@ impl Supervisor {
             if pid == self.pid {
                 ending = Some(self.ending(status));
             } else if self.machine.as_ref().is_some_and(|machine| machine.is_device(pid)) {
-                eprintln!("the vsock device has ended ({status:?}); its machine cannot be reached any more");
-                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.device_is_gone(&format!("has ended ({status:?})"));
             }
         }
         if ending.is_some() || !self.has_ended() {
@@ -205,6 +209,14 @@ impl Supervisor {
         match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => Some(self.ending(status)),
             Ok(None) | Err(_) => Some(Ending::Exited(0)),
+        }
+    }
+
+    /// A machine that nobody can reach any more is of no use. One that was asked to stop may be about to, and is killed in time.
+    fn device_is_gone(&self, how: &str) {
+        eprintln!("the vsock device {how}; its machine cannot be reached any more");
+        if !self.requested {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
     }
 

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use super::super::message::Failure;
 use super::super::own_command;
 use super::qmp::Qmp;
+use super::watch::DeviceWatch;
 use crate::SandboxId;
 use crate::state::{Phase, Record, SandboxDir, write_json};
 
@@ -28,6 +29,7 @@ pub(crate) struct Machine {
     pub(super) qmp: Qmp,
     /// The vsock device, without which nobody can reach it.
     pub(super) device: Child,
+    pub(super) watch: DeviceWatch,
     pub(super) data: PathBuf,
     pub(super) id: SandboxId,
     pub(super) dir: SandboxDir,
@@ -93,6 +95,16 @@ impl Machine {
     /// Whether this process is the vsock device.
     pub(crate) fn is_device(&self, pid: Pid) -> bool {
         i32::try_from(self.device.id()).is_ok_and(|device| device == pid.as_raw_nonzero().get())
+    }
+
+    /// Whether the vsock device is there but serves nobody any more. To be asked by the time of [`Self::next_look`].
+    pub(crate) fn has_lost_its_device(&mut self) -> bool {
+        self.watch.is_lost(Instant::now())
+    }
+
+    /// When the vsock device is to be looked at again.
+    pub(crate) fn next_look(&self) -> Instant {
+        self.watch.next
     }
 
     /// To wait for what QEMU says unasked.

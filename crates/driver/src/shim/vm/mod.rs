@@ -14,6 +14,7 @@ mod run;
 mod slots;
 mod template;
 mod vsock;
+mod watch;
 
 pub(crate) use create::create;
 pub(crate) use jail::jail_main;

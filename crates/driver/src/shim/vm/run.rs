@@ -16,6 +16,7 @@ use super::boot::{self, Plan, Stage, Started};
 use super::jail::{Jail, Memory};
 use super::limits::{self, Wanted};
 use super::machine::Machine;
+use super::watch::DeviceWatch;
 use super::{disks, initramfs, kernel, template, vsock};
 use crate::qemu::{MachineSettings, StartMode};
 use crate::state::lock::RunLock;
@@ -195,6 +196,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
     supervisor.watch(block_signals()?);
     supervisor.control(Machine {
         qmp: started.qmp,
+        watch: DeviceWatch::new(device.id()),
         device,
         data: target.data.root().to_owned(),
         id: target.id.clone(),
