@@ -215,7 +215,8 @@ fn copy_memory(memory: &Memory, show: &Show<'_>, user: Option<u32>) -> Result<()
     let place = show.place(&memory.directory);
     show.make_dir(&place)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("tmpfs", &place, "tmpfs", flags, Some(c"mode=0700"))
+    // Without a limit of its own, which would be half of the host's memory: that of the control group holds.
+    mount("tmpfs", &place, "tmpfs", flags, Some(c"mode=0700,size=0"))
         .map_err(Failure::io("mount the machine's memory"))?;
     let name = memory.copy_of.file_name().ok_or_else(|| Failure::other("the memory has no name"))?;
     let copy = place.join(name);
