@@ -31,6 +31,9 @@ const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reli
 /// kills it at the limit of its control group (`limits::OVERHEAD`).
 const TRANSLATED: u32 = 128;
 
+/// Errors of the host's disk are the guest's. By itself QEMU halts the machine without a word when that disk is full.
+const DISK_ERRORS: &str = "werror=report,rerror=report";
+
 /// System calls that QEMU does without.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -231,7 +234,9 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
         args.extend(["-blockdev".to_owned(), file.to_string()]);
         args.extend([
             "-device".to_owned(),
-            format!("virtio-blk-device,bus=virtio-mmio-bus.{slot},drive={serial},serial={serial}"),
+            format!(
+                "virtio-blk-device,bus=virtio-mmio-bus.{slot},drive={serial},serial={serial},{DISK_ERRORS}"
+            ),
         ]);
     }
     args
