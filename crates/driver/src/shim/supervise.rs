@@ -25,6 +25,13 @@ use super::vm::Machine;
 /// How much of what the agent prints is kept, in bytes. The guest may be able to print through it, so there is an end.
 const MAX_AGENT_LOG: usize = 256 << 10;
 
+/// Reads of that in one turn.
+const MAX_READS: usize = 64;
+
+/// How long nobody listens to a sandbox or its QEMU that says more than is read in one turn. They can say things without end, and the time that
+/// reading takes is not charged to them.
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
+
 /// Askers that are remembered to be answered at the end; more are answered by the closed connection.
 const MAX_ASKERS: usize = 16;
 
@@ -59,6 +66,8 @@ pub(crate) struct Supervisor {
     log: Option<OwnedFd>,
     log_file: File,
     logged: usize,
+    /// More was said than was read in the last turn.
+    flooded: bool,
     control: UnixListener,
     signals: Option<SignalFd>,
     /// Through whom SIGTERM goes where init is not a process of the host's.
@@ -95,6 +104,7 @@ impl Supervisor {
             log: Some(log),
             log_file,
             logged: 0,
+            flooded: false,
             control,
             signals: None,
             messenger: None,
@@ -148,11 +158,11 @@ impl Supervisor {
                 return if self.requested { Ending::Requested } else { ending };
             }
             self.wait();
-            self.copy_log();
+            self.flooded = self.copy_log();
             self.read_signals();
             self.accept();
             if let Some(machine) = &mut self.machine {
-                machine.drain();
+                self.flooded |= machine.drain();
                 if machine.has_lost_its_device() {
                     self.device_is_gone("serves nobody any more");
                 }
@@ -174,7 +184,8 @@ impl Supervisor {
 
     fn wait(&self) {
         let look = self.machine.as_ref().map(Machine::next_look);
-        let timeout = self.kill_at.into_iter().chain(look).min();
+        let flood = self.flooded.then(|| Instant::now() + FLOOD_PAUSE);
+        let timeout = self.kill_at.into_iter().chain(look).chain(flood).min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|t| Timespec::try_from(t + Duration::from_millis(1)).ok());
         let mut fds =
@@ -182,11 +193,10 @@ impl Supervisor {
         if let Some(signals) = &self.signals {
             fds.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
         }
-        if let Some(machine) = &self.machine {
-            fds.push(PollFd::from_borrowed_fd(machine.qmp_fd(), PollFlags::IN));
-        }
-        if let Some(log) = &self.log {
-            fds.push(PollFd::new(log, PollFlags::IN));
+        if !self.flooded {
+            let qmp = self.machine.as_ref().and_then(Machine::qmp_fd);
+            fds.extend(qmp.map(|qmp| PollFd::from_borrowed_fd(qmp, PollFlags::IN)));
+            fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
         }
         // Woken too early or by a signal: the loop looks at everything again.
         let _ = poll(&mut fds, timeout.as_ref());
@@ -245,9 +255,11 @@ impl Supervisor {
         }
     }
 
-    fn copy_log(&mut self) {
+    /// Whether there is more.
+    fn copy_log(&mut self) -> bool {
         let mut buffer = [0u8; 4096];
-        while let Some(log) = &self.log {
+        for _ in 0..MAX_READS {
+            let Some(log) = &self.log else { return false };
             match rustix::io::read(log, &mut buffer) {
                 Ok(0) => self.log = None,
                 Ok(n) => {
@@ -256,10 +268,11 @@ impl Supervisor {
                     self.logged += room;
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return false,
                 Err(_) => self.log = None,
             }
         }
+        true
     }
 
     fn read_signals(&mut self) {

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::super::message::Failure;
 use super::super::own_command;
-use super::qmp::Qmp;
+use super::qmp::{Drained, Qmp};
 use super::watch::DeviceWatch;
 use crate::SandboxId;
 use crate::state::{Phase, Record, SandboxDir, write_json};
@@ -27,6 +27,8 @@ const HALT_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(super) qmp: Qmp,
+    /// QEMU has closed its side of that, which it does before its end or when it is taken over.
+    pub(super) hung_up: bool,
     /// The vsock device, without which nobody can reach it.
     pub(super) device: Child,
     pub(super) watch: DeviceWatch,
@@ -107,14 +109,16 @@ impl Machine {
         self.watch.next
     }
 
-    /// To wait for what QEMU says unasked.
-    pub(crate) fn qmp_fd(&self) -> BorrowedFd<'_> {
-        self.qmp.output.as_fd()
+    /// To wait for what QEMU says unasked, while there may be something.
+    pub(crate) fn qmp_fd(&self) -> Option<BorrowedFd<'_>> {
+        (!self.hung_up).then(|| self.qmp.output.as_fd())
     }
 
-    /// Reads what QEMU has said unasked.
-    pub(crate) fn drain(&mut self) {
-        self.qmp.drain();
+    /// Reads what QEMU has said unasked. Whether there is more of it.
+    pub(crate) fn drain(&mut self) -> bool {
+        let drained = if self.hung_up { Drained::HungUp } else { self.qmp.drain() };
+        self.hung_up = drained == Drained::HungUp;
+        drained == Drained::Part
     }
 
     /// Ends the vsock device with its machine.

@@ -196,6 +196,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
     supervisor.watch(block_signals()?);
     supervisor.control(Machine {
         qmp: started.qmp,
+        hung_up: false,
         watch: DeviceWatch::new(device.id()),
         device,
         data: target.data.root().to_owned(),
