@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::find_program;
 use super::super::message::Failure;
+use super::counter;
 use super::jail::Jail;
 use super::kernel::Kernel;
 use super::qmp::Qmp;
@@ -246,7 +247,7 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
 pub(super) fn kernel_line(plan: &Plan<'_>) -> String {
     let mode = if matches!(plan.stage, Stage::Boot) { "run" } else { "template" };
     let mut line = format!("{KERNEL_LINE} sandgate.machine={mode}");
-    if let Some(khz) = tsc_khz() {
+    if let Some(khz) = counter::khz() {
         // Without a timer to measure it by, the emulated machine would wait for one for ever.
         line.push_str(&format!(" tsc_early_khz={khz}"));
     }
@@ -310,15 +311,4 @@ impl Started {
             std::thread::sleep(how.pause);
         }
     }
-}
-
-/// How fast the host's counter runs, which is what an emulated processor's counter shows.
-fn tsc_khz() -> Option<u64> {
-    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let value = info
-        .lines()
-        .find_map(|line| line.strip_prefix("cpu MHz")?.split_once(':').map(|(_, v)| v.trim().to_owned()))?;
-    let (whole, part) = value.split_once('.').unwrap_or((&value, "0"));
-    let khz: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(khz)
 }

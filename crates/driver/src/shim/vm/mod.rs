@@ -1,6 +1,7 @@
 //! Virtual machines: what is made for one, QEMU and its vsock device in their jails, and watching over them.
 
 mod boot;
+mod counter;
 mod create;
 mod disks;
 mod initramfs;
