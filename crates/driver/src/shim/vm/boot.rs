@@ -227,10 +227,12 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
     let reads = plan.reads.iter().map(|disk| (disk, "on"));
     let writes = plan.writes.iter().map(|disk| (disk, "off"));
     for (slot, ((serial, path), read_only)) in reads.chain(writes).enumerate() {
+        // A disk of one machine is written by no second QEMU, whatever has become of the first; nobody writes those that many machines read.
+        let locking = if read_only == "on" { "off" } else { "on" };
         // Two nodes rather than one -drive: their options are not split at the commas of a file name.
         let file = serde_json::json!({
             "driver": "raw", "node-name": serial, "read-only": read_only == "on",
-            "file": { "driver": "file", "filename": path, "locking": "off" },
+            "file": { "driver": "file", "filename": path, "locking": locking },
         });
         args.extend(["-blockdev".to_owned(), file.to_string()]);
         args.extend([
