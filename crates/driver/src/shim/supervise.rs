@@ -153,7 +153,10 @@ impl Supervisor {
     pub(crate) fn run(&mut self) -> Ending {
         loop {
             if let Some(ending) = self.reap() {
-                self.reap_rest();
+                // A machine's vsock device does not follow its QEMU; it is ended.
+                if self.machine.is_none() {
+                    self.reap_rest();
+                }
                 self.copy_log();
                 return if self.requested { Ending::Requested } else { ending };
             }
