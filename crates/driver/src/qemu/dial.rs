@@ -19,7 +19,7 @@ use crate::state::{Phase, Record, SandboxDir, VSOCK_SOCKET, read_json};
 
 /// For one attempt, as its caller sees it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an attempt goes on that nobody waits for any more.
+/// How long an attempt goes on that nobody waits for any more, while the machine could answer it.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Attempts at once. A guest that never answers keeps out nobody but its own users.
 const ATTEMPTS: usize = 64;
@@ -92,25 +92,39 @@ fn may_be_dialled(dir: &SandboxDir) -> io::Result<()> {
     }
 }
 
+fn is_paused(dir: &SandboxDir) -> bool {
+    read_json::<Record>(&dir.state()).is_ok_and(|record| matches!(record.phase, Phase::Paused { .. }))
+}
+
+/// One attempt, which goes on when whoever asked has gone: `vhost-device-vsock` panics when it has an answer for a connection that is closed.
+async fn connect_at_length(dir: SandboxDir, word: Word) -> io::Result<Link> {
+    let mut connecting = std::pin::pin!(MachineDial::connect(dir.clone(), word));
+    loop {
+        match tokio::time::timeout(LONGEST, &mut connecting).await {
+            Ok(connected) => return connected,
+            // It answers when it goes on.
+            Err(_) if is_paused(&dir) => {}
+            Err(_) => return Err(ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
 impl Dial for MachineDial {
     fn is_paused(&self) -> bool {
-        read_json::<Record>(&self.dir.state())
-            .is_ok_and(|record| matches!(record.phase, Phase::Paused { .. }))
+        is_paused(&self.dir)
     }
 
     fn dial(&self) -> BoxFuture<'_, io::Result<Link>> {
         let (dir, attempts, word) = (self.dir.clone(), self.attempts.clone(), self.word);
         Box::pin(async move {
-            // It goes on when whoever asked has gone: `vhost-device-vsock` panics when it has an answer for a connection that is closed.
             let attempt = async {
                 // Whoever waits for a place here waits himself, so there are never more tasks than places.
                 let one = attempts.acquire_owned().await.map_err(io::Error::other)?;
-                let connecting = async move {
+                let attempt = tokio::spawn(async move {
                     let _one = one;
-                    Self::connect(dir, word).await
-                };
-                let attempt = tokio::spawn(tokio::time::timeout(LONGEST, connecting));
-                attempt.await.map_err(io::Error::other)?.map_err(|_| io::Error::from(ErrorKind::TimedOut))?
+                    connect_at_length(dir, word).await
+                });
+                attempt.await.map_err(io::Error::other)?
             };
             tokio::time::timeout(PATIENCE, attempt).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
         })
