@@ -220,17 +220,13 @@ fn heavy_what_is_typed_into_a_paused_machine_arrives_and_its_stop_loses_nothing(
     let Some(needs) = Needs::find() else { return };
     let (target, _image) = start(&needs, "");
     let gateway = target.gateway();
-    let begin = || {
-        let mut terminal = Terminal::spawn(&target.ssh(&["-tt", "box", "echo ready; exec cat"]), 80, 24);
-        terminal.expect("ready");
-        terminal.wait_for_raw();
-        terminal
-    };
     let pause = || {
         gateway.cli(&["sandbox", "pause", "box"]).ok();
         assert_eq!(state(&target), "paused");
     };
-    let mut terminal = begin();
+    let mut terminal = Terminal::spawn(&target.ssh(&["-tt", "box", "echo ready; exec cat"]), 80, 24);
+    terminal.expect("ready");
+    terminal.wait_for_raw();
     for word in ["alpha", "beta"] {
         pause();
         terminal.send(format!("{word}\r"));
@@ -242,7 +238,11 @@ fn heavy_what_is_typed_into_a_paused_machine_arrives_and_its_stop_loses_nothing(
         terminal.expect(word);
     }
 
-    let leaver = begin();
+    let mut ssh = target.ssh(&["box", "echo ready; exec cat"]);
+    let mut leaver = Guard::spawn(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(leaver.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
     pause();
     drop(leaver);
     std::thread::sleep(Duration::from_secs(1));
