@@ -168,7 +168,7 @@ fn heavy_a_machine_stops_pauses_dies_and_goes_without_a_trace() {
     gateway.cli(&["sandbox", "pause", "box"]).ok();
     assert_eq!(state(&target), "paused");
     gateway.cli(&["sandbox", "pause", "box"]).ok();
-    // The clock has to be visibly behind before it is set.
+    // Long enough for a clock that stood still to be visibly behind.
     std::thread::sleep(Duration::from_secs(4));
     let output = target.exec("date +%s");
     let inside: u64 = output.ok().parse().unwrap();
@@ -212,6 +212,53 @@ fn heavy_a_machine_stops_pauses_dies_and_goes_without_a_trace() {
     assert_eq!(groups(&id), "", "control groups are left");
     let left = gateway.data_dir().join("sandboxes").join(&id);
     assert!(!left.exists(), "{} is left", left.display());
+}
+
+/// Bytes and ends that come for a machine that stands still wait in its vsock device, which has to survive them.
+#[test]
+fn heavy_what_is_typed_into_a_paused_machine_arrives_and_its_stop_loses_nothing() {
+    let Some(needs) = Needs::find() else { return };
+    let (target, _image) = start(&needs, "");
+    let gateway = target.gateway();
+    let pause = || {
+        gateway.cli(&["sandbox", "pause", "box"]).ok();
+        assert_eq!(state(&target), "paused");
+    };
+    let mut terminal = Terminal::spawn(&target.ssh(&["-tt", "box", "echo ready; exec cat"]), 80, 24);
+    terminal.expect("ready");
+    terminal.wait_for_raw();
+    for word in ["alpha", "beta"] {
+        pause();
+        terminal.send(format!("{word}\r"));
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!terminal.screen().contains(word), "it does not stand still: {}", terminal.screen());
+        gateway.cli(&["sandbox", "resume", "box"]).ok();
+        // By the terminal inside, and by the program.
+        terminal.expect(word);
+        terminal.expect(word);
+    }
+
+    let mut ssh = target.ssh(&["box", "echo ready; exec cat"]);
+    let mut leaver = Guard::spawn(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut line = String::new();
+    BufReader::new(leaver.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    pause();
+    drop(leaver);
+    std::thread::sleep(Duration::from_secs(1));
+    gateway.cli(&["sandbox", "resume", "box"]).ok();
+    assert_eq!(target.exec("echo up").ok(), "up");
+    terminal.send("gamma\r");
+    terminal.expect("gamma");
+    terminal.expect("gamma");
+
+    target.exec("echo kept >unsynced").ok();
+    pause();
+    gateway.cli(&["sandbox", "stop", "box"]).ok();
+    assert_eq!(state(&target), "stopped");
+    assert_ne!(terminal.wait(), 0, "its session was not told");
+    gateway.start_sandbox("box");
+    assert_eq!(target.exec("cat unsynced").ok(), "kept");
 }
 
 #[test]

@@ -17,6 +17,10 @@ use sandgate_wire::{
 /// Name and version in the hello.
 pub const SOFTWARE: &str = concat!("sandgate-agent ", env!("CARGO_PKG_VERSION"));
 
+/// Looks in the time in which a host promised to be heard. The delay of a look shows how long the agent did not run; what passed before the look was
+/// due does not show, and must be little beside that time.
+const LOOKS: u32 = 4;
+
 /// What carries the bytes.
 #[derive(Debug)]
 pub enum Transport {
@@ -94,6 +98,17 @@ impl Link {
     /// When the host is to be taken for gone, unless it is heard before.
     pub fn silent_at(&self) -> Option<Instant> {
         self.patience.and_then(|patience| self.heard.checked_add(patience))
+    }
+
+    /// When to look next whether the host has fallen silent.
+    pub fn look_at(&self, now: Instant) -> Option<Instant> {
+        let look = now.checked_add(self.patience? / LOOKS)?;
+        self.silent_at().map(|at| at.min(look))
+    }
+
+    /// The host gets the time in which we did not run.
+    pub fn spare(&mut self, late: Duration, now: Instant) {
+        self.heard = self.heard.checked_add(late).map_or(now, |heard| heard.min(now));
     }
 
     /// Whether this is the standard input and output.

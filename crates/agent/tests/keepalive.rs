@@ -234,3 +234,28 @@ fn a_host_that_breaks_its_promise_to_be_heard_loses_what_it_started() {
     }
     assert_eq!(agent.children(), 2, "one that is heard, and one that promised nothing");
 }
+
+/// As in a machine that was paused: its host says nothing then, and not at once after it.
+#[test]
+fn a_host_is_given_the_time_in_which_the_agent_did_not_run() {
+    const PATIENCE: u32 = 3000;
+    let agent = Agent::start();
+    let (_silent, _) = host(&agent, PATIENCE);
+    let start = Instant::now();
+    while agent.children() < 1 {
+        assert!(start.elapsed() < Duration::from_secs(2), "nothing was started");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(agent.child.id(), Signal::STOP);
+    std::thread::sleep(Duration::from_secs(5));
+    signal(agent.child.id(), Signal::CONT);
+    let resumed = Instant::now();
+    while resumed.elapsed() < Duration::from_millis(800) {
+        assert_eq!(agent.children(), 1, "{:?} after the pause the host was given up", resumed.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    while agent.children() > 0 {
+        assert!(resumed.elapsed() < Duration::from_secs(10), "a silent host was never noticed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -204,14 +204,15 @@ impl Server {
     fn host_promised(&mut self, link: u64, patience: u32) {
         let Some(link) = self.links.get_mut(&link) else { return };
         link.promised(patience);
-        self.sweep_at = [self.sweep_at, link.silent_at()].into_iter().flatten().min();
+        self.sweep_at = [self.sweep_at, link.look_at(Instant::now())].into_iter().flatten().min();
     }
 
     /// Ends the links whose host has not been heard for as long as it promised never to be silent: it is hung, or gone without a word.
     pub(super) fn sweep_links(&mut self, now: Instant) {
-        if self.sweep_at.is_none_or(|at| at > now) {
-            return;
-        }
+        let Some(at) = self.sweep_at.filter(|at| *at <= now) else { return };
+        // By so much we did not run, as in a machine that was paused, whose host has nobody to talk to.
+        let late = now.saturating_duration_since(at);
+        self.links.values_mut().for_each(|link| link.spare(late, now));
         let overdue = |link: &Link| link.silent_at().is_some_and(|at| at <= now);
         let silent: Vec<u64> =
             self.links.iter().filter(|(_, link)| overdue(link)).map(|(id, _)| *id).collect();
@@ -225,7 +226,7 @@ impl Server {
                 self.host_is_silent(id);
             }
         }
-        self.sweep_at = self.links.values().filter_map(Link::silent_at).min();
+        self.sweep_at = self.links.values().filter_map(|link| link.look_at(now)).min();
     }
 
     fn host_is_silent(&mut self, id: u64) {

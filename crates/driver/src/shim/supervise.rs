@@ -25,6 +25,13 @@ use super::vm::Machine;
 /// How much of what the agent prints is kept, in bytes. The guest may be able to print through it, so there is an end.
 const MAX_AGENT_LOG: usize = 256 << 10;
 
+/// Reads of that in one turn.
+const MAX_READS: usize = 64;
+
+/// How long nobody listens to a sandbox or its QEMU that says more than is read in one turn. They can say things without end, and the time that
+/// reading takes is not charged to them.
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
+
 /// Askers that are remembered to be answered at the end; more are answered by the closed connection.
 const MAX_ASKERS: usize = 16;
 
@@ -59,6 +66,8 @@ pub(crate) struct Supervisor {
     log: Option<OwnedFd>,
     log_file: File,
     logged: usize,
+    /// More was said than was read in the last turn.
+    flooded: bool,
     control: UnixListener,
     signals: Option<SignalFd>,
     /// Through whom SIGTERM goes where init is not a process of the host's.
@@ -95,6 +104,7 @@ impl Supervisor {
             log: Some(log),
             log_file,
             logged: 0,
+            flooded: false,
             control,
             signals: None,
             messenger: None,
@@ -143,16 +153,22 @@ impl Supervisor {
     pub(crate) fn run(&mut self) -> Ending {
         loop {
             if let Some(ending) = self.reap() {
-                self.reap_rest();
+                // A machine's vsock device does not follow its QEMU; it is ended.
+                if self.machine.is_none() {
+                    self.reap_rest();
+                }
                 self.copy_log();
                 return if self.requested { Ending::Requested } else { ending };
             }
             self.wait();
-            self.copy_log();
+            self.flooded = self.copy_log();
             self.read_signals();
             self.accept();
             if let Some(machine) = &mut self.machine {
-                machine.drain();
+                self.flooded |= machine.drain();
+                if machine.has_lost_its_device() {
+                    self.device_is_gone("serves nobody any more");
+                }
             }
             if self.kill_at.is_some_and(|at| Instant::now() >= at) {
                 let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -170,18 +186,20 @@ impl Supervisor {
     }
 
     fn wait(&self) {
-        let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let look = self.machine.as_ref().map(Machine::next_look);
+        let flood = self.flooded.then(|| Instant::now() + FLOOD_PAUSE);
+        let timeout = self.kill_at.into_iter().chain(look).chain(flood).min();
+        let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|t| Timespec::try_from(t + Duration::from_millis(1)).ok());
         let mut fds =
             vec![PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
         if let Some(signals) = &self.signals {
             fds.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
         }
-        if let Some(machine) = &self.machine {
-            fds.push(PollFd::from_borrowed_fd(machine.qmp_fd(), PollFlags::IN));
-        }
-        if let Some(log) = &self.log {
-            fds.push(PollFd::new(log, PollFlags::IN));
+        if !self.flooded {
+            let qmp = self.machine.as_ref().and_then(Machine::qmp_fd);
+            fds.extend(qmp.map(|qmp| PollFd::from_borrowed_fd(qmp, PollFlags::IN)));
+            fds.extend(self.log.as_ref().map(|log| PollFd::new(log, PollFlags::IN)));
         }
         // Woken too early or by a signal: the loop looks at everything again.
         let _ = poll(&mut fds, timeout.as_ref());
@@ -194,8 +212,7 @@ impl Supervisor {
             if pid == self.pid {
                 ending = Some(self.ending(status));
             } else if self.machine.as_ref().is_some_and(|machine| machine.is_device(pid)) {
-                eprintln!("the vsock device has ended ({status:?}); its machine cannot be reached any more");
-                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+                self.device_is_gone(&format!("has ended ({status:?})"));
             }
         }
         if ending.is_some() || !self.has_ended() {
@@ -205,6 +222,14 @@ impl Supervisor {
         match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => Some(self.ending(status)),
             Ok(None) | Err(_) => Some(Ending::Exited(0)),
+        }
+    }
+
+    /// A machine that nobody can reach any more is of no use. One that was asked to stop may be about to, and is killed in time.
+    fn device_is_gone(&self, how: &str) {
+        eprintln!("the vsock device {how}; its machine cannot be reached any more");
+        if !self.requested {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
     }
 
@@ -233,9 +258,11 @@ impl Supervisor {
         }
     }
 
-    fn copy_log(&mut self) {
+    /// Whether there is more.
+    fn copy_log(&mut self) -> bool {
         let mut buffer = [0u8; 4096];
-        while let Some(log) = &self.log {
+        for _ in 0..MAX_READS {
+            let Some(log) = &self.log else { return false };
             match rustix::io::read(log, &mut buffer) {
                 Ok(0) => self.log = None,
                 Ok(n) => {
@@ -244,10 +271,11 @@ impl Supervisor {
                     self.logged += room;
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return false,
                 Err(_) => self.log = None,
             }
         }
+        true
     }
 
     fn read_signals(&mut self) {

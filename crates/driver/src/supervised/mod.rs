@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use sandgate_guest::{BoxFuture, ByteStream, Dial, Guest, IpFamily, Link, Terminal};
+use sandgate_guest::{BoxFuture, ByteStream, Dial, Guest, GuestError, IpFamily, Link, Terminal, Timeouts};
 use tokio::net::UnixStream;
 
 use crate::qemu::MachineSettings;
@@ -33,6 +33,10 @@ const CLEANUP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often something that has no event is looked at again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// How long an agent may take for its answer when it is first asked whether it is there; doubled whenever that was not enough, so that one
+/// lost answer does not cost a start the whole of the usual time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a supervisor may take to halt its sandbox or to let it go on.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -145,7 +149,7 @@ impl Supervised {
             Err(_) => return Err(failed("its supervisor does not answer".into())),
         }
         if matches!(change, Change::Resume) {
-            // Its clock stood still.
+            // It has seen a long moment and nothing of what happened in it; how well its clock took that is its kernel's matter.
             let guest = Guest::new(self.link(id));
             if let Err(error) = guest.set_clock().await {
                 tracing::warn!(sandbox = %id, %error, "the clock of a resumed sandbox could not be set");
@@ -224,12 +228,20 @@ impl Supervised {
         }
         let failed = |reason: String| DriverError::StartFailed { id: id.clone(), reason };
         let deadline = Instant::now() + self.inner.ready_timeout;
-        let guest = Guest::new(self.link(id));
+        let (link, usual, mut patience) = (self.link(id), Timeouts::default(), FIRST_PATIENCE);
         loop {
+            let timeouts =
+                Timeouts { dial: patience.min(usual.dial), open: patience.min(usual.open), ..usual };
+            let guest = Guest::with_timeouts(Arc::clone(&link), timeouts);
             let left = deadline.saturating_duration_since(Instant::now());
             let last = match tokio::time::timeout(left, guest.info()).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => {
+                    if matches!(error, GuestError::Timeout { .. }) {
+                        patience = patience.saturating_mul(2);
+                    }
+                    error.to_string()
+                }
                 Err(_) => String::new(),
             };
             let (record, life) = self.look(id)?;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::find_program;
 use super::super::message::Failure;
+use super::counter;
 use super::jail::Jail;
 use super::kernel::Kernel;
 use super::qmp::Qmp;
@@ -22,13 +23,17 @@ use crate::qemu::MachineSettings;
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Parameters of the guest's kernel. Without a network and with one tenant there is nobody to mitigate against inside but the tenant
-/// itself; self-tests and audit cost start time alone.
+/// itself; self-tests and audit cost start time alone. After a pause its clock has jumped, which is nothing to complain of.
 const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable cryptomgr.notests selinux=0 audit=0 nokaslr \
-                           random.trust_cpu=off random.trust_bootloader=off i8042.noaux i8042.nokbd pcie_ports=compat";
+                           random.trust_cpu=off random.trust_bootloader=off i8042.noaux i8042.nokbd pcie_ports=compat \
+                           nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 
 /// Room for translated code, in MiB. By itself QEMU takes up to 1 GiB, which programs that come and go do fill: then the kernel
 /// kills it at the limit of its control group (`limits::OVERHEAD`).
 const TRANSLATED: u32 = 128;
+
+/// Errors of the host's disk are the guest's. By itself QEMU halts the machine without a word when that disk is full.
+const DISK_ERRORS: &str = "werror=report,rerror=report";
 
 /// System calls that QEMU does without.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -40,12 +45,33 @@ const VSOCK_PORT: &str =
 /// How long QEMU may take to restore a machine.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a restored machine may take until its vsock device is set up.
-const VSOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks.
-const VSOCK_PAUSE: Duration = Duration::from_millis(3);
-/// From QEMU's last word to the device until the device has read it.
-const VSOCK_SETTLES: Duration = Duration::from_millis(5);
+/// How to wait until the guest's driver has set up the vsock device.
+struct VsockWait {
+    /// Where QEMU shows the device.
+    path: &'static str,
+    /// How long it may take.
+    patience: Duration,
+    /// Between two looks.
+    pause: Duration,
+    /// From QEMU's last word to the device until the device has read it, on a busy host.
+    settles: Duration,
+}
+
+/// In a copy. Its kernel runs already and has a bus to look at; a start waits for every millisecond of this.
+const COPY: VsockWait = VsockWait {
+    path: "/machine/peripheral/vsock0/virtio-backend",
+    patience: Duration::from_secs(20),
+    pause: Duration::from_millis(3),
+    settles: Duration::from_millis(20),
+};
+
+/// In a machine that boots, which takes seconds.
+const BOOT: VsockWait = VsockWait {
+    path: "/machine/peripheral/vsock0",
+    patience: Duration::from_secs(60),
+    pause: Duration::from_millis(20),
+    settles: Duration::from_millis(50),
+};
 
 /// How it comes to life.
 #[derive(Debug, Clone)]
@@ -193,7 +219,7 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
             "-chardev",
             &vsock,
             "-device",
-            "vhost-user-vsock-device,bus=virtio-mmio-bus.7,chardev=vsock",
+            "vhost-user-vsock-device,id=vsock0,bus=virtio-mmio-bus.7,chardev=vsock",
         ]),
         Stage::Save { .. } => add(&["-device", VSOCK_PORT]),
         Stage::Restore { .. } => add(&["-device", VSOCK_PORT, "-chardev", &vsock, "-incoming", "defer"]),
@@ -201,15 +227,19 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
     let reads = plan.reads.iter().map(|disk| (disk, "on"));
     let writes = plan.writes.iter().map(|disk| (disk, "off"));
     for (slot, ((serial, path), read_only)) in reads.chain(writes).enumerate() {
+        // A disk of one machine is written by no second QEMU, whatever has become of the first; nobody writes those that many machines read.
+        let locking = if read_only == "on" { "off" } else { "on" };
         // Two nodes rather than one -drive: their options are not split at the commas of a file name.
         let file = serde_json::json!({
             "driver": "raw", "node-name": serial, "read-only": read_only == "on",
-            "file": { "driver": "file", "filename": path, "locking": "off" },
+            "file": { "driver": "file", "filename": path, "locking": locking },
         });
         args.extend(["-blockdev".to_owned(), file.to_string()]);
         args.extend([
             "-device".to_owned(),
-            format!("virtio-blk-device,bus=virtio-mmio-bus.{slot},drive={serial},serial={serial}"),
+            format!(
+                "virtio-blk-device,bus=virtio-mmio-bus.{slot},drive={serial},serial={serial},{DISK_ERRORS}"
+            ),
         ]);
     }
     args
@@ -219,7 +249,7 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
 pub(super) fn kernel_line(plan: &Plan<'_>) -> String {
     let mode = if matches!(plan.stage, Stage::Boot) { "run" } else { "template" };
     let mut line = format!("{KERNEL_LINE} sandgate.machine={mode}");
-    if let Some(khz) = tsc_khz() {
+    if let Some(khz) = counter::khz() {
         // Without a timer to measure it by, the emulated machine would wait for one for ever.
         line.push_str(&format!(" tsc_early_khz={khz}"));
     }
@@ -257,36 +287,30 @@ impl Started {
             json!({ "driver": "vhost-user-vsock-pci", "chardev": "vsock", "bus": "vsock-port", "id": "vsock0" }),
         )?;
         self.qmp.ask("cont", Value::Null)?;
-        self.wait_for_vsock()
+        self.wait_for_vsock(&COPY)
+    }
+
+    /// Returns when a machine that boots has set up its vsock device.
+    pub(super) fn wait_for_boot(&mut self) -> Result<(), Failure> {
+        self.wait_for_vsock(&BOOT)
     }
 
     /// Returns when the guest's driver has set up the vsock device. A connection before that can end the device's worker for ever
     /// (`vhost-device-vsock` 0.3: its queues have memory but are not there yet), and then nobody ever gets in.
-    fn wait_for_vsock(&mut self) -> Result<(), Failure> {
-        let device = json!({ "path": "/machine/peripheral/vsock0/virtio-backend" });
-        let deadline = Instant::now() + VSOCK_PATIENCE;
+    fn wait_for_vsock(&mut self, how: &VsockWait) -> Result<(), Failure> {
+        let device = json!({ "path": how.path });
+        let deadline = Instant::now() + how.patience;
         loop {
-            // Older than 7.2, QEMU does not know; then it is as it was.
+            // Older than 7.2, QEMU does not know; then it is as it was. One that has ended says nothing either: its supervisor sees that.
             let Ok(answer) = self.qmp.ask("x-query-virtio-status", device.clone()) else { return Ok(()) };
             if answer.get("vhost-started").and_then(Value::as_bool) == Some(true) {
-                std::thread::sleep(VSOCK_SETTLES);
+                std::thread::sleep(how.settles);
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(Failure::other("the machine does not set up its vsock device"));
             }
-            std::thread::sleep(VSOCK_PAUSE);
+            std::thread::sleep(how.pause);
         }
     }
-}
-
-/// How fast the host's counter runs, which is what an emulated processor's counter shows.
-fn tsc_khz() -> Option<u64> {
-    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let value = info
-        .lines()
-        .find_map(|line| line.strip_prefix("cpu MHz")?.split_once(':').map(|(_, v)| v.trim().to_owned()))?;
-    let (whole, part) = value.split_once('.').unwrap_or((&value, "0"));
-    let khz: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(khz)
 }

@@ -17,15 +17,17 @@ use rustix::mount::{
     mount_remount, unmount,
 };
 use rustix::process::{Signal, pivot_root, set_parent_process_death_signal};
-use rustix::thread::set_no_new_privs;
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_no_new_privs};
 use serde::{Deserialize, Serialize};
 
 use super::super::message::Failure;
 
 /// What programs of the system need to run.
 const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"];
-/// The cache of the dynamic linker, and the devices that every program may use.
-const FILES: [&str; 5] = ["/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
+/// The cache of the dynamic linker.
+const LINKER_CACHE: &str = "/etc/ld.so.cache";
+/// What every program may use.
+const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 
 /// A process to be jailed. Handed over as JSON on the command line: it holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +98,9 @@ pub(crate) fn jail_main(args: &[OsString]) -> Result<(), Failure> {
                 fs::write(path, map).map_err(Failure::io(format!("write {path}")))?;
             }
             enter(&jail, CloneFlags::empty())?;
+            // A program of uid 0 would have every right in that namespace again.
+            let plain = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
+            set_capabilities_secure_bits(plain).map_err(Failure::io("give up root's rights"))?;
         }
     }
     set_no_new_privs(true).map_err(Failure::io("give up new rights"))?;
@@ -121,9 +126,10 @@ fn enter(jail: &Jail, more: CloneFlags) -> Result<(), Failure> {
     for path in PROGRAMS.iter().map(Path::new) {
         show.program_dir(path)?;
     }
-    for path in FILES.iter().map(Path::new) {
+    let files = DEVICES.map(|path| (path, Access::Write)).into_iter().chain([(LINKER_CACHE, Access::Read)]);
+    for (path, access) in files.map(|(path, access)| (Path::new(path), access)) {
         if path.exists() {
-            show.bind(path, Access::Write)?;
+            show.bind(path, access)?;
         }
     }
     show.bind(&jail.program, Access::Read)?;
@@ -215,7 +221,8 @@ fn copy_memory(memory: &Memory, show: &Show<'_>, user: Option<u32>) -> Result<()
     let place = show.place(&memory.directory);
     show.make_dir(&place)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("tmpfs", &place, "tmpfs", flags, Some(c"mode=0700"))
+    // Without a limit of its own, which would be half of the host's memory: that of the control group holds.
+    mount("tmpfs", &place, "tmpfs", flags, Some(c"mode=0700,size=0"))
         .map_err(Failure::io("mount the machine's memory"))?;
     let name = memory.copy_of.file_name().ok_or_else(|| Failure::other("the memory has no name"))?;
     let copy = place.join(name);

@@ -1,6 +1,7 @@
 //! Virtual machines: what is made for one, QEMU and its vsock device in their jails, and watching over them.
 
 mod boot;
+mod counter;
 mod create;
 mod disks;
 mod initramfs;
@@ -14,6 +15,7 @@ mod run;
 mod slots;
 mod template;
 mod vsock;
+mod watch;
 
 pub(crate) use create::create;
 pub(crate) use jail::jail_main;

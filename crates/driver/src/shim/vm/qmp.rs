@@ -17,6 +17,8 @@ use super::super::message::Failure;
 const MAX_LINE: usize = 256 << 10;
 /// Lines (events, mostly) that may come before an answer.
 const MAX_LINES: usize = 1024;
+/// Reads in one [`Qmp::drain`].
+const MAX_READS: usize = 64;
 /// How long QEMU may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,6 +29,15 @@ pub(super) struct Qmp {
     /// To wait for events, which are read and forgotten by [`Qmp::drain`].
     pub(super) output: ChildStdout,
     buffer: Vec<u8>,
+}
+
+/// How much of what QEMU had said was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    All,
+    Part,
+    /// There is and will be nothing.
+    HungUp,
 }
 
 impl Qmp {
@@ -64,18 +75,21 @@ impl Qmp {
         Err(Failure::other("QEMU does not answer"))
     }
 
-    /// Reads what QEMU has said unasked. `false` when it has hung up.
-    pub(super) fn drain(&mut self) -> bool {
+    /// Reads what QEMU has said unasked, but not for ever.
+    pub(super) fn drain(&mut self) -> Drained {
         let mut chunk = [0u8; 4096];
-        while readable(&self.output, Duration::ZERO) {
+        for _ in 0..MAX_READS {
+            if !readable(&self.output, Duration::ZERO) {
+                return Drained::All;
+            }
             match rustix::io::read(&self.output, &mut chunk) {
-                Ok(0) => return false,
+                Ok(0) => return Drained::HungUp,
                 Ok(_) => self.buffer.clear(),
                 Err(Errno::INTR) => {}
-                Err(_) => return false,
+                Err(_) => return Drained::HungUp,
             }
         }
-        true
+        Drained::Part
     }
 
     fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Failure> {
@@ -109,4 +123,28 @@ fn readable(fd: &impl AsFd, patience: Duration) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let timeout = Timespec::try_from(patience).ok();
     poll(&mut fds, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn who_speaks_without_end_is_not_listened_to_without_end() {
+        let mut child = Command::new("yes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut qmp = Qmp { input, output, buffer: Vec::new() };
+        // On a busy machine it does not always keep up.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while qmp.drain() != Drained::Part {
+            assert!(Instant::now() < deadline, "it never says more than is read at once");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while qmp.drain() != Drained::HungUp {
+            assert!(Instant::now() < deadline, "its end is not noticed");
+        }
+    }
 }

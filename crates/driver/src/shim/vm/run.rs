@@ -16,6 +16,7 @@ use super::boot::{self, Plan, Stage, Started};
 use super::jail::{Jail, Memory};
 use super::limits::{self, Wanted};
 use super::machine::Machine;
+use super::watch::DeviceWatch;
 use super::{disks, initramfs, kernel, template, vsock};
 use crate::qemu::{MachineSettings, StartMode};
 use crate::state::lock::RunLock;
@@ -195,6 +196,8 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
     supervisor.watch(block_signals()?);
     supervisor.control(Machine {
         qmp: started.qmp,
+        hung_up: false,
+        watch: DeviceWatch::new(device.id()),
         device,
         data: target.data.root().to_owned(),
         id: target.id.clone(),
@@ -237,7 +240,14 @@ impl Parts<'_> {
         let mut device = vsock::start(self.jail.clone(), self.device.clone())?;
         let plan = Plan { initramfs: &initramfs, ..self.plan.clone() };
         match boot::start(&plan, self.jail.clone(), self.qemu.clone()) {
-            Ok(started) => Ok(Running { started, device }),
+            Ok(mut started) => {
+                // Recorded as running it may be dialled, which it has to be ready for. One that takes too long goes on nonetheless: whoever waits
+                // for its agent says that it did not answer.
+                if let Err(failure) = started.wait_for_boot() {
+                    eprintln!("{}", failure.reason);
+                }
+                Ok(Running { started, device })
+            }
             Err(failure) => {
                 end(&mut device);
                 Err(failure)

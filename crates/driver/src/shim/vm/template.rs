@@ -7,10 +7,10 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,6 +25,8 @@ use crate::state::lock::OpLock;
 
 /// Mixed into the names of templates; to be changed with what is saved.
 const FORMAT: &str = "2";
+/// How many templates are kept, each as large as what a kernel and an agent write into memory: kinds of machines that one host starts in turns.
+const KEPT: usize = 8;
 /// What the machine prints when it waits for its disks (`crates/agent/src/machine/mod.rs`).
 const WAITING: &[u8] = b"sandgate: waiting for disks";
 /// How long it may take until then, and another start waits for it.
@@ -35,6 +37,8 @@ const SAVE_PATIENCE: Duration = Duration::from_secs(20);
 const MAX_STATE: u64 = 16 << 20;
 /// Longest console output before it waits, in bytes.
 const MAX_CONSOLE: usize = 64 << 10;
+/// The file of the state; where it is, the template is whole.
+const STATE: &str = "state";
 /// The socket through which QEMU gives the state, in its directory.
 const STATE_SOCKET: &str = "state";
 /// Of a page, in bytes: what is all zero is left out.
@@ -45,22 +49,53 @@ const PIECE: usize = 1 << 20;
 /// A saved machine.
 #[derive(Debug, Clone)]
 pub(super) struct Template {
-    pub(super) home: PathBuf,
+    home: PathBuf,
+    /// Of those that have had and will have this name.
+    version: Version,
 }
 
+/// Inode and time of change of a state.
+type Version = (u64, i64, i64);
+
 impl Template {
+    /// `None` where it is missing or not whole.
+    fn find(home: PathBuf) -> Option<Self> {
+        let version = version(&home)?;
+        Some(Self { home, version })
+    }
+
     pub(super) fn memory(&self) -> PathBuf {
         self.home.join("memory")
     }
 
     pub(super) fn state(&self) -> PathBuf {
-        self.home.join("state")
+        self.home.join(STATE)
     }
 
-    /// Removes it; the next start makes a new one.
+    /// Removes it, if no other has come into its place; the next start makes a new one.
     pub(super) fn discard(&self) {
-        let _ = fs::remove_dir_all(&self.home);
+        // Whoever has the lock makes a new one.
+        if let Ok(Some(_lock)) = OpLock::acquire(&lock_of(&self.home), Duration::ZERO)
+            && version(&self.home) == Some(self.version)
+        {
+            remove(&self.home);
+        }
     }
+}
+
+fn version(home: &Path) -> Option<Version> {
+    fs::metadata(home.join(STATE)).ok().map(|state| (state.ino(), state.ctime(), state.ctime_nsec()))
+}
+
+/// Taken to make a template or to remove it, and changed whenever it is used.
+fn lock_of(home: &Path) -> PathBuf {
+    home.with_extension("lock")
+}
+
+fn remove(home: &Path) {
+    // First, so that nobody takes what is left for a whole one.
+    let _ = fs::remove_file(home.join(STATE));
+    let _ = fs::remove_dir_all(home);
 }
 
 /// The template for a plan, made where it is missing.
@@ -71,29 +106,57 @@ pub(super) fn prepare(
     qemu: &Path,
     report: &mut Report,
 ) -> Result<Template, Failure> {
-    let template = Template { home: data.machines().join(format!("{}.template", key(plan, qemu)?)) };
-    if template.state().exists() {
+    let home = data.machines().join(format!("{}.template", key(plan, qemu)?));
+    if let Some(template) = Template::find(home.clone()) {
+        // For whoever removes those that have not been used for longest.
+        let _ = File::open(lock_of(&home)).and_then(|lock| lock.set_modified(SystemTime::now()));
         return Ok(template);
     }
-    let lock = OpLock::acquire(&template.home.with_extension("lock"), PATIENCE)
-        .map_err(Failure::io("lock the template"))?;
+    let lock = OpLock::acquire(&lock_of(&home), PATIENCE).map_err(Failure::io("lock the template"))?;
     let Some(_lock) = lock else {
         return Err(Failure::other("another machine has been making the template for too long"));
     };
-    if template.state().exists() {
+    if let Some(template) = Template::find(home.clone()) {
         return Ok(template);
     }
     report.step("booting the kernel once, for this start and all later ones");
-    let fresh = template.home.with_extension("new");
+    let fresh = home.with_extension("new");
     let _ = fs::remove_dir_all(&fresh);
     let result = save(plan, jail, qemu, &fresh).and_then(|()| {
-        let _ = fs::remove_dir_all(&template.home);
-        fs::rename(&fresh, &template.home).map_err(Failure::io("put the template in its place"))
+        let _ = fs::remove_dir_all(&home);
+        fs::rename(&fresh, &home).map_err(Failure::io("put the template in its place"))
     });
     if result.is_err() {
         let _ = fs::remove_dir_all(&fresh);
     }
-    result.map(|()| template)
+    result?;
+    prune(&data.machines(), &home);
+    Template::find(home).ok_or_else(|| Failure::other("the template has gone again"))
+}
+
+/// Removes all templates but some that were used last, and what was left of interrupted attempts. `own` has just been made by the caller, who holds its lock.
+fn prune(machines: &Path, own: &Path) {
+    let used = |home: &Path| {
+        let changed = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
+        changed(&lock_of(home)).max(changed(home))
+    };
+    let Ok(entries) = fs::read_dir(machines) else { return };
+    let others = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir() && path != own);
+    let (mut templates, mut unused): (Vec<_>, Vec<_>) =
+        others.partition(|path| path.extension().is_some_and(|it| it == "template"));
+    unused.retain(|path| path.extension().is_some_and(|it| it == "new"));
+    templates.sort_by_key(|home| std::cmp::Reverse(used(home)));
+    unused.extend(templates.into_iter().skip(KEPT - 1));
+    for home in unused {
+        let lock = lock_of(&home);
+        // Not while somebody makes it.
+        if let Ok(Some(_lock)) = OpLock::acquire(&lock, Duration::ZERO) {
+            remove(&home);
+            if !home.with_extension("template").exists() {
+                let _ = fs::remove_file(&lock);
+            }
+        }
+    }
 }
 
 /// The same for machines that may be copies of the same one.
@@ -110,7 +173,8 @@ fn key(plan: &Plan<'_>, qemu: &Path) -> Result<String, Failure> {
         program.len(),
         changed.as_nanos(),
         plan.initramfs.display(),
-        plan.memory,
+        // As much of it as QEMU is told.
+        plan.memory >> 20,
         plan.processors,
         boot::kernel_line(plan),
     );
@@ -143,8 +207,8 @@ fn save(plan: &Plan<'_>, jail: &Jail, qemu: &Path, home: &Path) -> Result<(), Fa
     let state = result?;
     compact(&memory, &home.join("memory")).map_err(Failure::io("save the memory"))?;
     fs::remove_dir_all(&work).map_err(Failure::io("remove what the template leaves"))?;
-    // Last: where it is, the template is whole.
-    let mut file = create(&home.join("state")).map_err(Failure::io("save the state"))?;
+    // Last, since it says that the rest is there.
+    let mut file = create(&home.join(STATE)).map_err(Failure::io("save the state"))?;
     file.write_all(&state).map_err(Failure::io("save the state"))
 }
 
@@ -260,6 +324,57 @@ fn write_pages(target: &File, piece: &[u8], offset: u64) -> std::io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that was used so many seconds ago.
+    fn template(machines: &Path, name: &str, ago: u64) -> PathBuf {
+        let home = machines.join(name).with_extension("template");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join(STATE), name).unwrap();
+        let at = SystemTime::now() - Duration::from_secs(ago);
+        fs::write(lock_of(&home), "").unwrap();
+        for path in [lock_of(&home), home.clone()] {
+            File::open(path).unwrap().set_modified(at).unwrap();
+        }
+        home
+    }
+
+    #[test]
+    fn only_the_one_that_failed_is_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = template(dir.path(), "a", 0);
+        let failed = Template::find(home.clone()).unwrap();
+        // Another start has made it anew.
+        fs::remove_file(home.join(STATE)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(home.join(STATE), "b").unwrap();
+        failed.discard();
+        let second = Template::find(home.clone()).unwrap();
+        let making = OpLock::acquire(&lock_of(&home), Duration::ZERO).unwrap().unwrap();
+        second.discard();
+        assert!(home.exists(), "somebody has the lock");
+        drop(making);
+        second.discard();
+        assert!(!home.exists());
+    }
+
+    #[test]
+    fn the_templates_used_last_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes: Vec<_> = (0..12).map(|n| template(dir.path(), &format!("t{n}"), 1000 + 10 * n)).collect();
+        // Made last, whatever its times say.
+        let own = template(dir.path(), "own", 5000);
+        let half = dir.path().join("half.new");
+        fs::create_dir(&half).unwrap();
+        fs::write(dir.path().join("x.initramfs"), "").unwrap();
+        let busy = OpLock::acquire(&lock_of(&homes[11]), Duration::ZERO).unwrap().unwrap();
+        prune(dir.path(), &own);
+        for (n, home) in homes.iter().enumerate() {
+            assert_eq!(home.exists(), n < KEPT - 1 || n == 11, "{}", home.display());
+            assert_eq!(lock_of(home).exists(), home.exists(), "{}", home.display());
+        }
+        assert!(own.exists() && !half.exists() && dir.path().join("x.initramfs").exists());
+        drop(busy);
+    }
 
     #[test]
     fn a_copy_has_the_same_bytes_and_leaves_out_what_is_empty() {

@@ -6,14 +6,16 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandgate_guest::Guest;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use sandgate_guest::{Guest, Timeouts};
 
 use super::super::find_program;
 use super::super::message::Failure;
 use super::jail::Jail;
 use crate::SandboxId;
 use crate::qemu::{MachineDial, MachineSettings};
-use crate::state::{DataDir, VSOCK_SOCKET};
+use crate::state::lock::RunLock;
+use crate::state::{DataDir, SandboxDir, VSOCK_SOCKET};
 
 /// The socket between QEMU and the device, in the machine's directory.
 pub(super) const VHOST_SOCKET: &str = "vhost";
@@ -23,6 +25,11 @@ const GUEST_CID: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long one connection to the agent may take when the machine is to be switched off.
+const POWER_OFF_DIAL: Duration = Duration::from_secs(2);
+/// Before the next attempt.
+const POWER_OFF_PAUSE: Duration = Duration::from_millis(200);
 
 /// The device's program.
 pub(super) fn find(settings: &MachineSettings) -> Result<PathBuf, Failure> {
@@ -74,15 +81,40 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// `shim vm-power-off DATA_DIR ID`: asks the agent to switch its machine off.
+/// `shim vm-power-off DATA_DIR ID`: asks the agent to switch its machine off, until it has heard. Ends with the shim, which ends with the machine.
 pub(crate) fn power_off_main(args: &[OsString]) -> Result<(), Failure> {
     let [data, id] = args else { return Err(Failure::other("vm-power-off takes two arguments")) };
     let id: SandboxId =
         id.to_str().and_then(|id| id.parse().ok()).ok_or_else(|| Failure::other("that is no sandbox"))?;
-    let guest = Guest::new(Arc::new(MachineDial::new(DataDir::new(PathBuf::from(data)).sandbox(&id))));
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::io("follow the shim"))?;
+    let dir = DataDir::new(PathBuf::from(data)).sandbox(&id);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::io("start a runtime"))?;
-    runtime.block_on(guest.power_off()).map_err(Failure::io("ask the agent"))
+    runtime.block_on(power_off(&dir))
+}
+
+/// One lost connection would cost the machine what it has not written yet: it is killed when its grace is over.
+async fn power_off(dir: &SandboxDir) -> Result<(), Failure> {
+    let timeouts = Timeouts { dial: POWER_OFF_DIAL, ..Timeouts::default() };
+    let guest = Guest::with_timeouts(Arc::new(MachineDial::of_shim(dir.clone())), timeouts);
+    // It may have ended before we followed it.
+    let has_shim = || RunLock::is_held(&dir.run_lock()).map_err(Failure::io("ask for the shim"));
+    let mut failed = false;
+    while let Err(error) = guest.power_off().await {
+        if !has_shim()? {
+            return Err(Failure::other("the shim is gone"));
+        }
+        if !failed {
+            eprintln!("cannot ask the agent to end yet: {error}");
+            failed = true;
+        }
+        tokio::time::sleep(POWER_OFF_PAUSE).await;
+    }
+    // An earlier attempt may be answered yet, and an answer for who is gone ends the device before its machine has ended.
+    while failed && has_shim()? {
+        tokio::time::sleep(POWER_OFF_PAUSE).await;
+    }
+    Ok(())
 }
