@@ -88,6 +88,21 @@ fn codes_and_signals_are_those_of_the_command() {
 }
 
 #[test]
+fn a_command_whose_reader_has_gone_gets_sigpipe() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let mut script =
+        target.gateway().script("$SANDGATE exec box -- yes | head -n 1; echo ${PIPESTATUS[0]}");
+    assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "y\n141");
+    let inside = "seq 1 1000000; echo $? >/tmp/seq; exit 6";
+    let text = format!("$SANDGATE exec box -- sh -c '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    assert_eq!(run(&mut target.gateway().script(&text), Feed::Silence, DEADLINE).ok(), "1\n6");
+    assert_eq!(exec(&target, &["--", "cat", "/tmp/seq"], Feed::Null).ok(), "141");
+}
+
+#[test]
 fn the_end_of_input_arrives_and_a_command_need_not_read_any() {
     if skip::oracle_lacks("control socket") {
         return;

@@ -163,15 +163,33 @@ fn bulk_passes_exactly_and_a_reader_that_stops_ends_it() {
     let back = ssh(&target, &["box", "cat"], Feed::Bytes(sent.clone()));
     back.exits(0);
     assert_eq!((back.stdout.len(), data::sha256(&back.stdout)), (sent.len(), data::sha256(&sent)));
-    let bin = sandgate_tests::paths::sandgate();
-    let script = format!(
-        "{} --data-dir {} ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c",
-        bin.display(),
-        target.gateway().data_dir().display()
-    );
-    assert_eq!(run(Command::new("bash").args(["-c", &script]), Feed::Silence, DEADLINE).ok(), "100000");
+    let mut script = target
+        .gateway()
+        .script("$SANDGATE ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c");
+    assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "100000");
     let gone = || target.exec("pgrep -x yes").code == 1;
     assert!(until(Duration::from_secs(20), gone), "the command outlives its reader");
+    assert_eq!(target.exec("cat /tmp/ended").ok(), "141", "not ended by SIGPIPE");
+}
+
+/// With stock ssh as well: what writes learns it, and what comes after goes on.
+#[test]
+fn a_command_whose_reader_has_gone_is_not_cut_off() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let inside = "seq 1 1000000; echo saved >/tmp/after; exit 3";
+    let ours = format!("$SANDGATE ssh box '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    let mut script = target.gateway().script(&ours);
+    assert_eq!(run(&mut script, Feed::Null, DEADLINE).ok(), "1\n3");
+    assert_eq!(target.exec("cat /tmp/after").ok(), "saved");
+    // Standard error is still shown.
+    let inside = "seq 1 1000000; echo done >&2; exit 4";
+    let ours = format!("$SANDGATE ssh box '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    let output = run(&mut target.gateway().script(&ours), Feed::Null, DEADLINE);
+    assert_eq!(output.ok(), "1\n4");
+    assert!(output.errors().contains("done"), "{}", output.errors());
 }
 
 #[test]

@@ -128,12 +128,9 @@ pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
         match ready {
             Ready::Stdout => match output.try_read(&mut buffer) {
                 Ok(read) if !write(&mut stdout, &buffer[..read]).await => {
-                    // Whoever read us has gone. Hanging up ends the command, and this is what a pipe would have done to it.
-                    break End::Exited(ExitStatus::Signal {
-                        name: "PIPE".to_owned(),
-                        core_dumped: false,
-                        message: String::new(),
-                    });
+                    // Whoever read us has gone. The process learns it when it next writes, and may have more to do; if it cannot be told,
+                    // what it writes is thrown away.
+                    let _ = output.close();
                 }
                 _ => {}
             },

@@ -10,7 +10,7 @@ use sandgate_guest::Keepalive;
 use sandgate_wire::keepalive::{Tick, Watch};
 use sandgate_wire::message::{Hello, Open};
 use sandgate_wire::mux::{Event, Mux, MuxError, Role};
-use sandgate_wire::{CAP_DIAL, CAP_LISTEN, CAP_PING};
+use sandgate_wire::{CAP_DIAL, CAP_LISTEN, CAP_OUTPUT_GONE, CAP_PING};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
@@ -49,9 +49,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     pub(super) fn new(stream: S, keepalive: Keepalive) -> Self {
         let mut ticks = interval_at(Instant::now() + keepalive.interval, keepalive.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let capabilities = CAP_DIAL | CAP_LISTEN | CAP_PING | CAP_OUTPUT_GONE;
         Self {
             stream,
-            mux: Mux::new(Role::Agent, Hello::new(SOFTWARE, CAP_DIAL | CAP_LISTEN | CAP_PING)),
+            mux: Mux::new(Role::Agent, Hello::new(SOFTWARE, capabilities)),
             backlog: Vec::new(),
             ticks,
             watch: Watch::new(keepalive),
