@@ -7,10 +7,12 @@
 )]
 
 use std::ffi::OsStr;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::process::{Guard, Output};
@@ -49,6 +51,34 @@ fn bytes_pass_exactly_in_both_directions() {
     aside.exits(0);
     assert!(aside.stdout.is_empty());
     assert_eq!((aside.stderr.len(), data::sha256(&aside.stderr)), (BULK, hash));
+}
+
+/// A shell or a program before us may have left `O_NONBLOCK` on what we share with it.
+#[test]
+fn pipes_that_do_not_wait_are_waited_for() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let sent = data::random(13, 3 << 20);
+    let (stdin, mut feed) = std::io::pipe().unwrap();
+    let (mut back, stdout) = std::io::pipe().unwrap();
+    ioctl_fionbio(&stdin, true).unwrap();
+    ioctl_fionbio(&stdout, true).unwrap();
+    let mut command = target.gateway().command(&["exec", "box", "--", "cat"]);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout));
+    let mut client = Guard::spawn(&mut command);
+    drop(command);
+    // First there is nothing to read, and then nobody reads.
+    std::thread::sleep(Duration::from_secs(1));
+    let bytes = sent.clone();
+    let feeder = std::thread::spawn(move || feed.write_all(&bytes));
+    std::thread::sleep(Duration::from_secs(1));
+    let mut got = Vec::new();
+    back.read_to_end(&mut got).unwrap();
+    assert_eq!((got.len(), data::sha256(&got)), (sent.len(), data::sha256(&sent)));
+    feeder.join().unwrap().unwrap();
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(0));
 }
 
 #[test]

@@ -190,6 +190,9 @@ fn a_command_whose_reader_has_gone_is_not_cut_off() {
     let output = run(&mut target.gateway().script(&ours), Feed::Null, DEADLINE);
     assert_eq!(output.ok(), "1\n4");
     assert!(output.errors().contains("done"), "{}", output.errors());
+    // Our own line has no reader either.
+    let ours = "$SANDGATE ssh box yes 2>&1 | head -n 1; echo ${PIPESTATUS[0]}";
+    assert_eq!(run(&mut target.gateway().script(ours), Feed::Null, DEADLINE).ok(), "y\n255");
 }
 
 #[test]

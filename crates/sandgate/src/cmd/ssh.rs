@@ -80,7 +80,7 @@ pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     match serve(data_dir, args, agent).await {
         Ok(code) => session::leave(code),
         Err(error) => {
-            eprintln!("sandgate: {error:#}");
+            Notices::default().say(&format!("{error:#}"));
             session::leave(FAILED)
         }
     }

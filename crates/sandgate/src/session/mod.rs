@@ -4,6 +4,7 @@ pub mod escape;
 mod exit;
 mod modes;
 mod notices;
+mod stdio;
 mod terminal;
 
 use std::path::Path;
@@ -13,22 +14,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::stdio::{stderr, stdout};
 use sandgate_guest::{
     ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, Ready, Timeouts,
 };
 use sandgate_web::LinkDial;
 use sandgate_web::client::Client;
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use escape::{Action, Escape, Piece};
 pub use exit::shell_code;
 pub use notices::Notices;
+use stdio::CHUNK;
 pub use terminal::{RawTerminal, pty};
 
-/// Bytes moved at once.
-const CHUNK: usize = 32 * 1024;
 /// Time for the gateway's answer to a request: it may have to start the sandbox first. A gateway that hangs is found by keepalives.
 const START_TIME: Duration = Duration::from_secs(300);
 /// Keys that wait for their action; whoever types faster waits.
@@ -99,7 +99,6 @@ pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
     let escape = view.escape.map(Escape::new);
     let typing = tokio::spawn(send_input(input, escape, send_action));
     let mut heard = Heard::new().context("signals cannot be handled")?;
-    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let mut stderr_open = true;
     let mut buffer = vec![0; CHUNK];
     let end = loop {
@@ -126,17 +125,20 @@ pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
             },
         };
         match ready {
-            Ready::Stdout => match output.try_read(&mut buffer) {
-                Ok(read) if !write(&mut stdout, &buffer[..read]).await => {
+            Ready::Stdout => {
+                let Ok(read) = output.try_read(&mut buffer) else { continue };
+                let taken;
+                (buffer, taken) = stdio::write_all(stdout(), buffer, read).await;
+                if !taken {
                     // Whoever read us has gone. The process learns it when it next writes, and may have more to do; if it cannot be told,
                     // what it writes is thrown away.
                     let _ = output.close();
                 }
-                _ => {}
-            },
+            }
             Ready::Stderr => {
-                if let Ok(read) = output.try_read(&mut buffer) {
-                    stderr_open = stderr_open && write(&mut stderr, &buffer[..read]).await;
+                let Ok(read) = output.try_read(&mut buffer) else { continue };
+                if stderr_open {
+                    (buffer, stderr_open) = stdio::write_all(stderr(), buffer, read).await;
                 }
             }
             Ready::Exit(status) => break End::Exited(status),
@@ -149,19 +151,14 @@ pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
 
 /// Ends this program. Not by way of main: a read of the terminal may be waiting in a thread.
 pub fn leave(code: i32) -> anyhow::Result<ExitCode> {
-    std::io::Write::flush(&mut std::io::stdout()).ok();
     std::process::exit(code)
 }
 
 /// Sends standard input as far as the process takes it, then its end; what is typed after the escape key is not sent.
 async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions: mpsc::Sender<Action>) {
-    let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; CHUNK];
-    loop {
-        let read = match stdin.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(read) => read,
-        };
+    while let Some((filled, read)) = stdio::read_some(buffer).await {
+        buffer = filled;
         let Some(escape) = &mut escape else {
             if input.write_all(&buffer[..read]).await.is_err() {
                 return;
@@ -214,10 +211,6 @@ fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Res
         }
     }
     Ok(None)
-}
-
-async fn write(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> bool {
-    to.write_all(chunk).await.is_ok() && to.flush().await.is_ok()
 }
 
 /// Signals that this program listens to.
