@@ -342,6 +342,30 @@ fn signals_end_the_client_and_its_command_as_with_ssh() {
     }
 }
 
+/// As after `nohup`, and for a command that a script has put into the background.
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    for (words, code) in [("ssh box 'sleep 4716'", 255), ("exec box -- sleep 4716", 143)] {
+        let text = format!("trap '' HUP INT QUIT; exec $SANDGATE {words}");
+        let mut script = target.gateway().script(&text);
+        let mut client = Guard::spawn(script.stdin(Stdio::null()).stderr(Stdio::null()));
+        let runs = || target.exec("pgrep -x -f 'sleep 4716'").code == 0;
+        assert!(until(Duration::from_secs(10), runs), "{words}");
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+            client.signal(signal);
+        }
+        assert_eq!(client.wait(Duration::from_secs(2)), None, "{words}");
+        assert!(runs(), "{words}");
+        client.signal(Signal::TERM);
+        assert_eq!(client.wait(Duration::from_secs(10)), Some(code), "{words}");
+        assert!(until(Duration::from_secs(20), || !runs()), "{words}");
+    }
+}
+
 #[test]
 fn a_local_forward_passes_each_half_close_on() {
     if skip::oracle_lacks("control socket") {

@@ -135,6 +135,7 @@ async fn converse(
 ) -> anyhow::Result<i32> {
     let has_pty = exec.pty.is_some();
     let process = guest.exec(exec).await.map_err(|error| anyhow::Error::msg(words(&error)))?;
+    let mut heard = Heard::new().context("signals cannot be handled")?;
     let raw = if has_pty { RawTerminal::enter(notices.clone())? } else { None };
     let mut view = View {
         raw,
@@ -144,7 +145,7 @@ async fn converse(
         notices: notices.clone(),
         forwards,
     };
-    let end = session::talk(process, &mut view).await;
+    let end = session::talk(process, &mut view, &mut heard).await;
     drop(view);
     let code = match end? {
         End::Exited(ExitStatus::Code(code)) => i32::try_from(code & 0xff).unwrap_or(FAILED),

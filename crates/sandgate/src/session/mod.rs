@@ -4,6 +4,7 @@ pub mod escape;
 mod exit;
 mod modes;
 mod notices;
+mod signals;
 mod stdio;
 mod terminal;
 
@@ -20,12 +21,12 @@ use sandgate_guest::{
 };
 use sandgate_web::LinkDial;
 use sandgate_web::client::Client;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use escape::{Action, Escape, Piece};
 pub use exit::shell_code;
 pub use notices::Notices;
+pub use signals::Heard;
 use stdio::CHUNK;
 pub use terminal::{RawTerminal, pty};
 
@@ -93,12 +94,11 @@ pub enum End {
 }
 
 /// Passes everything in both directions until the process has ended.
-pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
+pub async fn talk(process: Process, view: &mut View, heard: &mut Heard) -> anyhow::Result<End> {
     let (input, mut output, control) = process.split();
     let (send_action, mut actions) = mpsc::channel(ACTIONS);
     let escape = view.escape.map(Escape::new);
     let typing = tokio::spawn(send_input(input, escape, send_action));
-    let mut heard = Heard::new().context("signals cannot be handled")?;
     let mut stderr_open = true;
     let mut buffer = vec![0; CHUNK];
     let end = loop {
@@ -211,39 +211,4 @@ fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Res
         }
     }
     Ok(None)
-}
-
-/// Signals that this program listens to.
-pub struct Heard {
-    resized: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-}
-
-impl Heard {
-    /// The window has another size.
-    pub const RESIZED: i32 = Signal::WINCH.as_raw();
-
-    pub fn new() -> std::io::Result<Heard> {
-        Ok(Heard {
-            resized: signal(SignalKind::window_change())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
-
-    /// The next one, by number.
-    pub async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.resized.recv() => Heard::RESIZED,
-            _ = self.interrupt.recv() => Signal::INT.as_raw(),
-            _ = self.terminate.recv() => Signal::TERM.as_raw(),
-            _ = self.hangup.recv() => Signal::HUP.as_raw(),
-            _ = self.quit.recv() => Signal::QUIT.as_raw(),
-        }
-    }
 }
