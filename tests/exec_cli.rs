@@ -230,3 +230,26 @@ fn signals_are_passed_on_and_a_client_that_is_killed_takes_its_command_along() {
     let sessions = || target.gateway().json(&["session", "ls"]).as_array().unwrap().len();
     assert!(until(Duration::from_secs(10), || sessions() == 0), "a session is left");
 }
+
+#[test]
+fn signals_are_passed_on_while_nobody_reads_and_no_output_is_lost() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let flood = "(trap '' TERM; exec head -c 3000000 /dev/zero) & wait; wait; exit 4";
+    let script = format!("trap 'touch /tmp/told' TERM; {flood}");
+    let mut command = target.gateway().command(&["exec", "box", "--", "sh", "-c", &script]);
+    let mut client = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let mut stdout = client.child().stdout.take().unwrap();
+    let full = || rustix::io::ioctl_fionread(&stdout).unwrap() >= 60_000;
+    assert!(until(Duration::from_secs(20), full), "the pipe is not full");
+    std::thread::sleep(Duration::from_millis(500));
+    client.signal(Signal::TERM);
+    let told = || exec(&target, &["--", "test", "-e", "/tmp/told"], Feed::Null).code == 0;
+    assert!(until(Duration::from_secs(10), told), "the signal waits for the reader");
+    let mut got = Vec::new();
+    stdout.read_to_end(&mut got).unwrap();
+    assert!(got == vec![0; 3_000_000], "{} bytes", got.len());
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(4));
+}

@@ -366,6 +366,25 @@ fn signals_that_were_ignored_stay_ignored() {
     }
 }
 
+/// Nobody reads what it shows: it still ends by a signal.
+#[test]
+fn a_client_whose_output_is_not_read_still_listens() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let mut client = forwarder(&target, &["box", "yes"]);
+    let stuck = |client: &mut Guard| {
+        let pipe = client.child().stdout.as_ref().unwrap();
+        rustix::io::ioctl_fionread(pipe).unwrap() >= 60_000
+    };
+    assert!(until(Duration::from_secs(20), || stuck(&mut client)), "the pipe is not full");
+    std::thread::sleep(Duration::from_millis(500));
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(255));
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -x yes").code == 1), "the command lives on");
+}
+
 #[test]
 fn a_local_forward_passes_each_half_close_on() {
     if skip::oracle_lacks("control socket") {

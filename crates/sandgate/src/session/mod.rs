@@ -17,7 +17,8 @@ use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::{stderr, stdout};
 use sandgate_guest::{
-    ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, Ready, Timeouts,
+    ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, ProcessOutput, Ready,
+    Timeouts,
 };
 use sandgate_web::LinkDial;
 use sandgate_web::client::Client;
@@ -95,36 +96,46 @@ pub enum End {
 
 /// Passes everything in both directions until the process has ended.
 pub async fn talk(process: Process, view: &mut View, heard: &mut Heard) -> anyhow::Result<End> {
-    let (input, mut output, control) = process.split();
+    let (input, output, control) = process.split();
     let (send_action, mut actions) = mpsc::channel(ACTIONS);
     let escape = view.escape.map(Escape::new);
     let typing = tokio::spawn(send_input(input, escape, send_action));
-    let mut stderr_open = true;
-    let mut buffer = vec![0; CHUNK];
+    // One future for all of it: what was taken from the process is not lost when something else happens, and a reader that stops holds up
+    // nothing else.
+    let mut showing = std::pin::pin!(show(output));
     let end = loop {
-        let ready = tokio::select! {
-            ready = output.ready() => ready,
-            Some(action) = actions.recv() => match act(action, view, &control)? {
-                Some(end) => break end,
-                None => continue,
-            },
+        tokio::select! {
+            end = &mut showing => break end,
+            Some(action) = actions.recv() => {
+                if let Some(end) = act(action, view, &control)? {
+                    break end;
+                }
+            }
             signal = heard.next() => match (signal, view.signals) {
                 (Heard::RESIZED, _) => {
                     if view.has_pty {
                         // A process that has ended meanwhile needs no size.
                         let _ = control.resize(terminal::size());
                     }
-                    continue;
                 }
                 (signal, Signals::PassOn) => {
                     // As above.
                     let _ = control.signal(exit::signal_name(signal));
-                    continue;
                 }
                 (signal, Signals::End) => break End::Killed(signal),
             },
-        };
-        match ready {
+        }
+    };
+    typing.abort();
+    Ok(end)
+}
+
+/// Writes what the process writes until it has ended.
+async fn show(mut output: ProcessOutput) -> End {
+    let mut stderr_open = true;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match output.ready().await {
             Ready::Stdout => {
                 let Ok(read) = output.try_read(&mut buffer) else { continue };
                 let taken;
@@ -141,15 +152,13 @@ pub async fn talk(process: Process, view: &mut View, heard: &mut Heard) -> anyho
                     (buffer, stderr_open) = stdio::write_all(stderr(), buffer, read).await;
                 }
             }
-            Ready::Exit(status) => break End::Exited(status),
-            Ready::LinkLost(error) => break End::Lost(error),
+            Ready::Exit(status) => return End::Exited(status),
+            Ready::LinkLost(error) => return End::Lost(error),
         }
-    };
-    typing.abort();
-    Ok(end)
+    }
 }
 
-/// Ends this program. Not by way of main: a read of the terminal may be waiting in a thread.
+/// Ends this program. Not by way of main: a read of the terminal, or a write that nobody takes, may be waiting in a thread.
 pub fn leave(code: i32) -> anyhow::Result<ExitCode> {
     std::process::exit(code)
 }
