@@ -416,6 +416,38 @@ fn a_local_forward_passes_each_half_close_on() {
 }
 
 #[test]
+fn a_forwarded_connection_outlives_the_session() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let (_server, mut seen) = inside(&target, &on_tcp(SPEAK_THEN_LISTEN, 7005));
+    let port = free_port();
+    let forward = format!("{port}:127.0.0.1:7005");
+    // The connection is there, and its command has ended.
+    let begin = || {
+        let mut command = command(&target, &["-L", &forward, "box", "read x; exit 3"]);
+        let mut client = Guard::spawn(command.stdin(Stdio::piped()).stderr(Stdio::null()));
+        let mut stream = connect(port);
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "bye");
+        client.child().stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(client.wait(Duration::from_secs(2)), None, "the connection is cut off");
+        (client, stream)
+    };
+    let (mut client, mut stream) = begin();
+    stream.write_all(&[1; 1000]).unwrap();
+    drop(stream);
+    assert_eq!(line(&mut seen), "then 1000");
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(3));
+    // And a signal still ends it.
+    let (mut client, _stream) = begin();
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(255));
+}
+
+#[test]
 fn a_refused_forward_is_told_and_the_session_goes_on() {
     if skip::oracle_lacks("control socket") {
         return;

@@ -121,7 +121,7 @@ async fn serve(data_dir: &Path, args: Args, agent: Option<PathBuf>) -> anyhow::R
     }
     let has_pty = wants_pty(&args, &notices);
     exec.pty = has_pty.then(session::pty);
-    converse(&guest, exec, &args, escape, notices, forwards.lines()).await
+    converse(&guest, exec, &args, escape, notices, &forwards).await
 }
 
 /// The session itself. Gives the exit code.
@@ -131,7 +131,7 @@ async fn converse(
     args: &Args,
     escape: Option<u8>,
     notices: Arc<Notices>,
-    forwards: Vec<String>,
+    forwards: &Forwards,
 ) -> anyhow::Result<i32> {
     let has_pty = exec.pty.is_some();
     let process = guest.exec(exec).await.map_err(|error| anyhow::Error::msg(words(&error)))?;
@@ -143,11 +143,20 @@ async fn converse(
         escape: escape.filter(|_| has_pty),
         signals: Signals::End,
         notices: notices.clone(),
-        forwards,
+        forwards: forwards.lines(),
     };
     let end = session::talk(process, &mut view, &mut heard).await;
     drop(view);
-    let code = match end? {
+    let end = match end? {
+        // What is forwarded may outlive the session, as with ssh.
+        End::Exited(status) => tokio::select! {
+            biased;
+            () = forwards.idle() => End::Exited(status),
+            signal = heard.next_end() => End::Killed(signal),
+        },
+        end => end,
+    };
+    let code = match end {
         End::Exited(ExitStatus::Code(code)) => i32::try_from(code & 0xff).unwrap_or(FAILED),
         End::Exited(ExitStatus::Signal { name, .. }) => {
             if !args.quiet {
@@ -181,17 +190,9 @@ async fn only_forwards(client: &Client, keepalive: Keepalive) -> anyhow::Result<
             }
         }
     };
-    let signal = async {
-        loop {
-            match heard.next().await {
-                Heard::RESIZED => {}
-                signal => return signal,
-            }
-        }
-    };
     tokio::select! {
         () = lost => anyhow::bail!("the gateway is not responding"),
-        _ = signal => Ok(FAILED),
+        _ = heard.next_end() => Ok(FAILED),
     }
 }
 

@@ -42,6 +42,16 @@ impl Heard {
             () = received(&mut self.quit) => Signal::QUIT.as_raw(),
         }
     }
+
+    /// The next one that is to end something, by number.
+    pub async fn next_end(&mut self) -> i32 {
+        loop {
+            match self.next().await {
+                Heard::RESIZED => {}
+                signal => return signal,
+            }
+        }
+    }
 }
 
 async fn received(signal: &mut Option<unix::Signal>) {
