@@ -221,6 +221,30 @@ fn a_terminal_is_asked_for_as_by_ssh() {
 }
 
 #[test]
+fn with_n_the_input_is_left_to_others() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    // An input that never ends.
+    assert_eq!(ssh(&target, &["-n", "box", "cat; echo end"], Feed::Silence).ok(), "end");
+    let ours = "printf 'a\\nb\\n' | while read -r l; do $SANDGATE ssh -n box \"echo $l\"; done";
+    assert_eq!(run(&mut target.gateway().script(ours), Feed::Null, DEADLINE).ok(), "a\nb");
+    let has_one = "test -t 0 && echo yes || echo no";
+    let mut terminal = Terminal::spawn(&command(&target, &["-n", "-t", "box", has_one]), 80, 24);
+    terminal.expect("will not be allocated");
+    terminal.expect("no\r\n");
+    assert_eq!(terminal.wait(), 0);
+    // The terminal here is as it was, so that its own Ctrl-C ends the client.
+    let script = format!("{has_one}; exec sleep 4717");
+    let mut terminal = Terminal::spawn(&command(&target, &["-n", "-tt", "box", &script]), 80, 24);
+    terminal.expect("yes");
+    terminal.send("\x03");
+    assert_eq!(terminal.wait(), 255);
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -x -f 'sleep 4717'").code == 1));
+}
+
+#[test]
 fn an_interactive_shell_has_the_size_modes_and_keys_of_this_terminal() {
     if skip::oracle_lacks("control socket") {
         return;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use sandgate_guest::{ExecSpec, Keepalive, Program};
 
-use crate::session::{self, End, Heard, Notices, RawTerminal, Signals, View, shell_code, words};
+use crate::session::{self, End, Heard, Input, Notices, RawTerminal, Signals, View, shell_code, words};
 use crate::values;
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,7 @@ pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     let notices = Arc::new(Notices::default());
     let raw = if args.tty { RawTerminal::enter(notices.clone())? } else { None };
     let mut view = View {
+        input: Input::Ours,
         raw,
         has_pty: args.tty,
         escape: None,

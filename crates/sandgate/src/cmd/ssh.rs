@@ -21,7 +21,7 @@ use sandgate_guest::{ExecSpec, ExitStatus, Guest, Keepalive, Program};
 use sandgate_web::api::Status;
 use sandgate_web::client::Client;
 
-use crate::session::{self, End, Heard, Notices, RawTerminal, Signals, View, escape, words};
+use crate::session::{self, End, Heard, Input, Notices, RawTerminal, Signals, View, escape, words};
 use crate::values;
 use forward::{Forwards, OnFailure};
 
@@ -44,6 +44,9 @@ pub struct Args {
     /// Only forwards: no shell, no command
     #[arg(short = 'N')]
     no_command: bool,
+    /// Without input: standard input is not read
+    #[arg(short = 'n')]
+    no_input: bool,
     /// With a terminal for a command too; twice: also when there is none here
     #[arg(short = 't', action = clap::ArgAction::Count)]
     pub tty: u8,
@@ -136,11 +139,15 @@ async fn converse(
     let has_pty = exec.pty.is_some();
     let process = guest.exec(exec).await.map_err(|error| anyhow::Error::msg(words(&error)))?;
     let mut heard = Heard::new().context("signals cannot be handled")?;
-    let raw = if has_pty { RawTerminal::enter(notices.clone())? } else { None };
+    let input = if args.no_input { Input::Nothing } else { Input::Ours };
+    // Nobody types into a terminal that is not read.
+    let typed = has_pty && input == Input::Ours;
+    let raw = if typed { RawTerminal::enter(notices.clone())? } else { None };
     let mut view = View {
+        input,
         raw,
         has_pty,
-        escape: escape.filter(|_| has_pty),
+        escape: escape.filter(|_| typed),
         signals: Signals::End,
         notices: notices.clone(),
         forwards: forwards.lines(),
@@ -210,7 +217,7 @@ fn wants_pty(args: &Args, notices: &Notices) -> bool {
     if args.no_tty || !asked {
         return false;
     }
-    if std::io::stdin().is_terminal() || args.tty > 1 {
+    if std::io::stdin().is_terminal() && !args.no_input || args.tty > 1 {
         return true;
     }
     if !args.quiet {

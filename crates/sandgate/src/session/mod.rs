@@ -67,8 +67,18 @@ pub enum Signals {
     End,
 }
 
+/// What the process reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Our standard input.
+    Ours,
+    /// Nothing: ours is left to others, as with `ssh -n`.
+    Nothing,
+}
+
 /// How the user sees the process.
 pub struct View {
+    pub input: Input,
     /// The terminal here, when it is raw.
     pub raw: Option<RawTerminal>,
     /// Whether the process has a terminal.
@@ -99,7 +109,7 @@ pub async fn talk(process: Process, view: &mut View, heard: &mut Heard) -> anyho
     let (input, output, control) = process.split();
     let (send_action, mut actions) = mpsc::channel(ACTIONS);
     let escape = view.escape.map(Escape::new);
-    let typing = tokio::spawn(send_input(input, escape, send_action));
+    let typing = tokio::spawn(send_input(input, view.input, escape, send_action));
     // One future for all of it: what was taken from the process is not lost when something else happens, and a reader that stops holds up
     // nothing else.
     let mut showing = std::pin::pin!(show(output));
@@ -163,14 +173,34 @@ pub fn leave(code: i32) -> anyhow::Result<ExitCode> {
     std::process::exit(code)
 }
 
-/// Sends standard input as far as the process takes it, then its end; what is typed after the escape key is not sent.
-async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions: mpsc::Sender<Action>) {
+/// Sends its input as far as the process takes it, then the end; what is typed after the escape key is not sent.
+async fn send_input(
+    mut input: ProcessInput,
+    from: Input,
+    escape: Option<Escape>,
+    actions: mpsc::Sender<Action>,
+) {
+    if from == Input::Ours && !send_typed(&mut input, escape, actions).await {
+        return;
+    }
+    // A process that is gone has no use for an EOF.
+    let _ = input.shutdown().await;
+    // The half stays: dropping it would be no loss, but there is nothing else to do either.
+    std::future::pending().await
+}
+
+/// Sends standard input. False when nobody takes it any more, true at its end.
+async fn send_typed(
+    input: &mut ProcessInput,
+    mut escape: Option<Escape>,
+    actions: mpsc::Sender<Action>,
+) -> bool {
     let mut buffer = vec![0; CHUNK];
     while let Some((filled, read)) = stdio::read_some(buffer).await {
         buffer = filled;
         let Some(escape) = &mut escape else {
             if input.write_all(&buffer[..read]).await.is_err() {
-                return;
+                return false;
             }
             continue;
         };
@@ -180,14 +210,11 @@ async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions
                 Piece::Action(action) => actions.send(action).await.is_ok(),
             };
             if !done {
-                return;
+                return false;
             }
         }
     }
-    // A process that is gone has no use for an EOF.
-    let _ = input.shutdown().await;
-    // The half stays: dropping it would be no loss, but there is nothing else to do either.
-    std::future::pending().await
+    true
 }
 
 fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Result<Option<End>> {
