@@ -195,6 +195,30 @@ fn a_command_whose_reader_has_gone_is_not_cut_off() {
     assert_eq!(run(&mut target.gateway().script(ours), Feed::Null, DEADLINE).ok(), "y\n255");
 }
 
+/// Stopped for longer than the gateway waits for one that has everything.
+#[test]
+fn a_client_that_pauses_loses_neither_output_nor_exit() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    // It fits into the client's credit, so that the session ends meanwhile, and not into the socket.
+    let script =
+        "touch /tmp/up; until test -e /tmp/go; do sleep 0.1; done; head -c 260000 /dev/zero; exit 7";
+    let mut client = forwarder(&target, &["box", script]);
+    assert!(until(Duration::from_secs(20), || target.exec("test -e /tmp/up").code == 0));
+    client.signal(Signal::STOP);
+    target.exec("touch /tmp/go").ok();
+    let over = || target.gateway().json(&["session", "ls"]).as_array().unwrap().is_empty();
+    assert!(until(Duration::from_secs(20), over), "the session does not end");
+    std::thread::sleep(Duration::from_secs(4));
+    client.signal(Signal::CONT);
+    let mut got = Vec::new();
+    client.child().stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    assert!(got == vec![0; 260_000], "{} bytes", got.len());
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(7));
+}
+
 #[test]
 fn a_terminal_is_asked_for_as_by_ssh() {
     if skip::oracle_lacks("control socket") {
