@@ -7,10 +7,12 @@
 )]
 
 use std::ffi::OsStr;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::process::{Guard, Output};
@@ -51,6 +53,34 @@ fn bytes_pass_exactly_in_both_directions() {
     assert_eq!((aside.stderr.len(), data::sha256(&aside.stderr)), (BULK, hash));
 }
 
+/// A shell or a program before us may have left `O_NONBLOCK` on what we share with it.
+#[test]
+fn pipes_that_do_not_wait_are_waited_for() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let sent = data::random(13, 3 << 20);
+    let (stdin, mut feed) = std::io::pipe().unwrap();
+    let (mut back, stdout) = std::io::pipe().unwrap();
+    ioctl_fionbio(&stdin, true).unwrap();
+    ioctl_fionbio(&stdout, true).unwrap();
+    let mut command = target.gateway().command(&["exec", "box", "--", "cat"]);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout));
+    let mut client = Guard::spawn(&mut command);
+    drop(command);
+    // First there is nothing to read, and then nobody reads.
+    std::thread::sleep(Duration::from_secs(1));
+    let bytes = sent.clone();
+    let feeder = std::thread::spawn(move || feed.write_all(&bytes));
+    std::thread::sleep(Duration::from_secs(1));
+    let mut got = Vec::new();
+    back.read_to_end(&mut got).unwrap();
+    assert_eq!((got.len(), data::sha256(&got)), (sent.len(), data::sha256(&sent)));
+    feeder.join().unwrap().unwrap();
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(0));
+}
+
 #[test]
 fn standard_output_and_error_stay_apart_and_the_code_comes_after_both() {
     if skip::oracle_lacks("control socket") {
@@ -85,6 +115,21 @@ fn codes_and_signals_are_those_of_the_command() {
     assert_eq!(output.stdout, b"a  b|$HOME;*||\xff\n|");
     let output = exec(&target, &["--", "/no/such/program"], Feed::Null);
     assert!(output.code != 0 && output.errors().contains("/no/such/program"), "{output:?}");
+}
+
+#[test]
+fn a_command_whose_reader_has_gone_gets_sigpipe() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let mut script =
+        target.gateway().script("$SANDGATE exec box -- yes | head -n 1; echo ${PIPESTATUS[0]}");
+    assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "y\n141");
+    let inside = "seq 1 1000000; echo $? >/tmp/seq; exit 6";
+    let text = format!("$SANDGATE exec box -- sh -c '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    assert_eq!(run(&mut target.gateway().script(&text), Feed::Silence, DEADLINE).ok(), "1\n6");
+    assert_eq!(exec(&target, &["--", "cat", "/tmp/seq"], Feed::Null).ok(), "141");
 }
 
 #[test]
@@ -184,4 +229,27 @@ fn signals_are_passed_on_and_a_client_that_is_killed_takes_its_command_along() {
     assert!(until(Duration::from_secs(20), || !runs("sleep 4712")), "the command lives on");
     let sessions = || target.gateway().json(&["session", "ls"]).as_array().unwrap().len();
     assert!(until(Duration::from_secs(10), || sessions() == 0), "a session is left");
+}
+
+#[test]
+fn signals_are_passed_on_while_nobody_reads_and_no_output_is_lost() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let flood = "(trap '' TERM; exec head -c 3000000 /dev/zero) & wait; wait; exit 4";
+    let script = format!("trap 'touch /tmp/told' TERM; {flood}");
+    let mut command = target.gateway().command(&["exec", "box", "--", "sh", "-c", &script]);
+    let mut client = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let mut stdout = client.child().stdout.take().unwrap();
+    let full = || rustix::io::ioctl_fionread(&stdout).unwrap() >= 60_000;
+    assert!(until(Duration::from_secs(20), full), "the pipe is not full");
+    std::thread::sleep(Duration::from_millis(500));
+    client.signal(Signal::TERM);
+    let told = || exec(&target, &["--", "test", "-e", "/tmp/told"], Feed::Null).code == 0;
+    assert!(until(Duration::from_secs(10), told), "the signal waits for the reader");
+    let mut got = Vec::new();
+    stdout.read_to_end(&mut got).unwrap();
+    assert!(got == vec![0; 3_000_000], "{} bytes", got.len());
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(4));
 }

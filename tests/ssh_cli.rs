@@ -163,15 +163,60 @@ fn bulk_passes_exactly_and_a_reader_that_stops_ends_it() {
     let back = ssh(&target, &["box", "cat"], Feed::Bytes(sent.clone()));
     back.exits(0);
     assert_eq!((back.stdout.len(), data::sha256(&back.stdout)), (sent.len(), data::sha256(&sent)));
-    let bin = sandgate_tests::paths::sandgate();
-    let script = format!(
-        "{} --data-dir {} ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c",
-        bin.display(),
-        target.gateway().data_dir().display()
-    );
-    assert_eq!(run(Command::new("bash").args(["-c", &script]), Feed::Silence, DEADLINE).ok(), "100000");
+    let mut script = target
+        .gateway()
+        .script("$SANDGATE ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c");
+    assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "100000");
     let gone = || target.exec("pgrep -x yes").code == 1;
     assert!(until(Duration::from_secs(20), gone), "the command outlives its reader");
+    assert_eq!(target.exec("cat /tmp/ended").ok(), "141", "not ended by SIGPIPE");
+}
+
+/// With stock ssh as well: what writes learns it, and what comes after goes on.
+#[test]
+fn a_command_whose_reader_has_gone_is_not_cut_off() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let inside = "seq 1 1000000; echo saved >/tmp/after; exit 3";
+    let ours = format!("$SANDGATE ssh box '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    let mut script = target.gateway().script(&ours);
+    assert_eq!(run(&mut script, Feed::Null, DEADLINE).ok(), "1\n3");
+    assert_eq!(target.exec("cat /tmp/after").ok(), "saved");
+    // Standard error is still shown.
+    let inside = "seq 1 1000000; echo done >&2; exit 4";
+    let ours = format!("$SANDGATE ssh box '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    let output = run(&mut target.gateway().script(&ours), Feed::Null, DEADLINE);
+    assert_eq!(output.ok(), "1\n4");
+    assert!(output.errors().contains("done"), "{}", output.errors());
+    // Our own line has no reader either.
+    let ours = "$SANDGATE ssh box yes 2>&1 | head -n 1; echo ${PIPESTATUS[0]}";
+    assert_eq!(run(&mut target.gateway().script(ours), Feed::Null, DEADLINE).ok(), "y\n255");
+}
+
+/// Stopped for longer than the gateway waits for one that has everything.
+#[test]
+fn a_client_that_pauses_loses_neither_output_nor_exit() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    // It fits into the client's credit, so that the session ends meanwhile, and not into the socket.
+    let script =
+        "touch /tmp/up; until test -e /tmp/go; do sleep 0.1; done; head -c 260000 /dev/zero; exit 7";
+    let mut client = forwarder(&target, &["box", script]);
+    assert!(until(Duration::from_secs(20), || target.exec("test -e /tmp/up").code == 0));
+    client.signal(Signal::STOP);
+    target.exec("touch /tmp/go").ok();
+    let over = || target.gateway().json(&["session", "ls"]).as_array().unwrap().is_empty();
+    assert!(until(Duration::from_secs(20), over), "the session does not end");
+    std::thread::sleep(Duration::from_secs(4));
+    client.signal(Signal::CONT);
+    let mut got = Vec::new();
+    client.child().stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    assert!(got == vec![0; 260_000], "{} bytes", got.len());
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(7));
 }
 
 #[test]
@@ -197,6 +242,30 @@ fn a_terminal_is_asked_for_as_by_ssh() {
     shell.send("tty; exit 4\n");
     shell.expect("not a tty");
     assert_eq!(shell.wait(), 4);
+}
+
+#[test]
+fn with_n_the_input_is_left_to_others() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    // An input that never ends.
+    assert_eq!(ssh(&target, &["-n", "box", "cat; echo end"], Feed::Silence).ok(), "end");
+    let ours = "printf 'a\\nb\\n' | while read -r l; do $SANDGATE ssh -n box \"echo $l\"; done";
+    assert_eq!(run(&mut target.gateway().script(ours), Feed::Null, DEADLINE).ok(), "a\nb");
+    let has_one = "test -t 0 && echo yes || echo no";
+    let mut terminal = Terminal::spawn(&command(&target, &["-n", "-t", "box", has_one]), 80, 24);
+    terminal.expect("will not be allocated");
+    terminal.expect("no\r\n");
+    assert_eq!(terminal.wait(), 0);
+    // The terminal here is as it was, so that its own Ctrl-C ends the client.
+    let script = format!("{has_one}; exec sleep 4717");
+    let mut terminal = Terminal::spawn(&command(&target, &["-n", "-tt", "box", &script]), 80, 24);
+    terminal.expect("yes");
+    terminal.send("\x03");
+    assert_eq!(terminal.wait(), 255);
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -x -f 'sleep 4717'").code == 1));
 }
 
 #[test]
@@ -321,6 +390,49 @@ fn signals_end_the_client_and_its_command_as_with_ssh() {
     }
 }
 
+/// As after `nohup`, and for a command that a script has put into the background.
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    for (words, code) in [("ssh box 'sleep 4716'", 255), ("exec box -- sleep 4716", 143)] {
+        let text = format!("trap '' HUP INT QUIT; exec $SANDGATE {words}");
+        let mut script = target.gateway().script(&text);
+        let mut client = Guard::spawn(script.stdin(Stdio::null()).stderr(Stdio::null()));
+        let runs = || target.exec("pgrep -x -f 'sleep 4716'").code == 0;
+        assert!(until(Duration::from_secs(10), runs), "{words}");
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+            client.signal(signal);
+        }
+        assert_eq!(client.wait(Duration::from_secs(2)), None, "{words}");
+        assert!(runs(), "{words}");
+        client.signal(Signal::TERM);
+        assert_eq!(client.wait(Duration::from_secs(10)), Some(code), "{words}");
+        assert!(until(Duration::from_secs(20), || !runs()), "{words}");
+    }
+}
+
+/// Nobody reads what it shows: it still ends by a signal.
+#[test]
+fn a_client_whose_output_is_not_read_still_listens() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let mut client = forwarder(&target, &["box", "yes"]);
+    let stuck = |client: &mut Guard| {
+        let pipe = client.child().stdout.as_ref().unwrap();
+        rustix::io::ioctl_fionread(pipe).unwrap() >= 60_000
+    };
+    assert!(until(Duration::from_secs(20), || stuck(&mut client)), "the pipe is not full");
+    std::thread::sleep(Duration::from_millis(500));
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(255));
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -x yes").code == 1), "the command lives on");
+}
+
 #[test]
 fn a_local_forward_passes_each_half_close_on() {
     if skip::oracle_lacks("control socket") {
@@ -349,6 +461,38 @@ fn a_local_forward_passes_each_half_close_on() {
     stream.write_all(&bytes).unwrap();
     drop(stream);
     assert_eq!(line(&mut seen), format!("then {}", bytes.len()));
+}
+
+#[test]
+fn a_forwarded_connection_outlives_the_session() {
+    if skip::oracle_lacks("control socket") {
+        return;
+    }
+    let target = Target::start();
+    let (_server, mut seen) = inside(&target, &on_tcp(SPEAK_THEN_LISTEN, 7005));
+    let port = free_port();
+    let forward = format!("{port}:127.0.0.1:7005");
+    // The connection is there, and its command has ended.
+    let begin = || {
+        let mut command = command(&target, &["-L", &forward, "box", "read x; exit 3"]);
+        let mut client = Guard::spawn(command.stdin(Stdio::piped()).stderr(Stdio::null()));
+        let mut stream = connect(port);
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "bye");
+        client.child().stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(client.wait(Duration::from_secs(2)), None, "the connection is cut off");
+        (client, stream)
+    };
+    let (mut client, mut stream) = begin();
+    stream.write_all(&[1; 1000]).unwrap();
+    drop(stream);
+    assert_eq!(line(&mut seen), "then 1000");
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(3));
+    // And a signal still ends it.
+    let (mut client, _stream) = begin();
+    client.signal(Signal::TERM);
+    assert_eq!(client.wait(Duration::from_secs(10)), Some(255));
 }
 
 #[test]

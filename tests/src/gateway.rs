@@ -158,6 +158,14 @@ impl Gateway {
         command
     }
 
+    /// A bash script in which `$SANDGATE` is `sandgate --data-dir DIR`.
+    pub fn script(&self, text: &str) -> Command {
+        let ours = format!("{} --data-dir {}", crate::paths::sandgate().display(), self.data_dir.display());
+        let mut command = Command::new("bash");
+        command.args(["-c", text]).env("SANDGATE", ours).env_remove("SSH_AUTH_SOCK");
+        command
+    }
+
     /// Runs a command of the command line to its end.
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> Output {

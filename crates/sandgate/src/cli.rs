@@ -132,6 +132,7 @@ mod tests {
             "sandgate exec box -- sh -c true",
             "sandgate ssh box",
             "sandgate ssh -A -L 8080:localhost:80 -L /a:/b -R 0:localhost:80 -e none box -- ls -l",
+            "sandgate ssh -n box true",
             "sandgate ssh box -N -T -q --user me --env A=B --keepalive 5s",
             "sandgate --data-dir D cp -r -p -q --resume -u me a ./b:c box:dir",
             "sandgate cp box:a -",

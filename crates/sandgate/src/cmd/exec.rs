@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use sandgate_guest::{ExecSpec, Keepalive, Program};
 
-use crate::session::{self, End, Notices, RawTerminal, Signals, View, shell_code, words};
+use crate::session::{self, End, Heard, Input, Notices, RawTerminal, Signals, View, shell_code, words};
 use crate::values;
 
 #[derive(Debug, clap::Args)]
@@ -41,9 +41,11 @@ pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     let keepalive = Keepalive { interval: args.keepalive, ..Keepalive::default() };
     let guest = session::reach(data_dir, &args.sandbox, keepalive).await?;
     let process = guest.exec(spec).await.map_err(|error| anyhow::Error::msg(words(&error)))?;
+    let mut heard = Heard::new().context("signals cannot be handled")?;
     let notices = Arc::new(Notices::default());
     let raw = if args.tty { RawTerminal::enter(notices.clone())? } else { None };
     let mut view = View {
+        input: Input::Ours,
         raw,
         has_pty: args.tty,
         escape: None,
@@ -51,7 +53,7 @@ pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
         notices,
         forwards: Vec::new(),
     };
-    let end = session::talk(process, &mut view).await;
+    let end = session::talk(process, &mut view, &mut heard).await;
     drop(view);
     match end? {
         End::Exited(status) => session::leave(shell_code(&status)),

@@ -21,7 +21,7 @@ use sandgate_guest::{ExecSpec, ExitStatus, Guest, Keepalive, Program};
 use sandgate_web::api::Status;
 use sandgate_web::client::Client;
 
-use crate::session::{self, End, Heard, Notices, RawTerminal, Signals, View, escape, words};
+use crate::session::{self, End, Heard, Input, Notices, RawTerminal, Signals, View, escape, words};
 use crate::values;
 use forward::{Forwards, OnFailure};
 
@@ -44,6 +44,9 @@ pub struct Args {
     /// Only forwards: no shell, no command
     #[arg(short = 'N')]
     no_command: bool,
+    /// Without input: standard input is not read
+    #[arg(short = 'n')]
+    no_input: bool,
     /// With a terminal for a command too; twice: also when there is none here
     #[arg(short = 't', action = clap::ArgAction::Count)]
     pub tty: u8,
@@ -80,7 +83,7 @@ pub async fn run(data_dir: &Path, args: Args) -> anyhow::Result<ExitCode> {
     match serve(data_dir, args, agent).await {
         Ok(code) => session::leave(code),
         Err(error) => {
-            eprintln!("sandgate: {error:#}");
+            Notices::default().say(&format!("{error:#}"));
             session::leave(FAILED)
         }
     }
@@ -121,7 +124,7 @@ async fn serve(data_dir: &Path, args: Args, agent: Option<PathBuf>) -> anyhow::R
     }
     let has_pty = wants_pty(&args, &notices);
     exec.pty = has_pty.then(session::pty);
-    converse(&guest, exec, &args, escape, notices, forwards.lines()).await
+    converse(&guest, exec, &args, escape, notices, &forwards).await
 }
 
 /// The session itself. Gives the exit code.
@@ -131,22 +134,36 @@ async fn converse(
     args: &Args,
     escape: Option<u8>,
     notices: Arc<Notices>,
-    forwards: Vec<String>,
+    forwards: &Forwards,
 ) -> anyhow::Result<i32> {
     let has_pty = exec.pty.is_some();
     let process = guest.exec(exec).await.map_err(|error| anyhow::Error::msg(words(&error)))?;
-    let raw = if has_pty { RawTerminal::enter(notices.clone())? } else { None };
+    let mut heard = Heard::new().context("signals cannot be handled")?;
+    let input = if args.no_input { Input::Nothing } else { Input::Ours };
+    // Nobody types into a terminal that is not read.
+    let typed = has_pty && input == Input::Ours;
+    let raw = if typed { RawTerminal::enter(notices.clone())? } else { None };
     let mut view = View {
+        input,
         raw,
         has_pty,
-        escape: escape.filter(|_| has_pty),
+        escape: escape.filter(|_| typed),
         signals: Signals::End,
         notices: notices.clone(),
-        forwards,
+        forwards: forwards.lines(),
     };
-    let end = session::talk(process, &mut view).await;
+    let end = session::talk(process, &mut view, &mut heard).await;
     drop(view);
-    let code = match end? {
+    let end = match end? {
+        // What is forwarded may outlive the session, as with ssh.
+        End::Exited(status) => tokio::select! {
+            biased;
+            () = forwards.idle() => End::Exited(status),
+            signal = heard.next_end() => End::Killed(signal),
+        },
+        end => end,
+    };
+    let code = match end {
         End::Exited(ExitStatus::Code(code)) => i32::try_from(code & 0xff).unwrap_or(FAILED),
         End::Exited(ExitStatus::Signal { name, .. }) => {
             if !args.quiet {
@@ -180,17 +197,9 @@ async fn only_forwards(client: &Client, keepalive: Keepalive) -> anyhow::Result<
             }
         }
     };
-    let signal = async {
-        loop {
-            match heard.next().await {
-                Heard::RESIZED => {}
-                signal => return signal,
-            }
-        }
-    };
     tokio::select! {
         () = lost => anyhow::bail!("the gateway is not responding"),
-        _ = signal => Ok(FAILED),
+        _ = heard.next_end() => Ok(FAILED),
     }
 }
 
@@ -208,7 +217,7 @@ fn wants_pty(args: &Args, notices: &Notices) -> bool {
     if args.no_tty || !asked {
         return false;
     }
-    if std::io::stdin().is_terminal() || args.tty > 1 {
+    if std::io::stdin().is_terminal() && !args.no_input || args.tty > 1 {
         return true;
     }
     if !args.quiet {

@@ -4,6 +4,8 @@ pub mod escape;
 mod exit;
 mod modes;
 mod notices;
+mod signals;
+mod stdio;
 mod terminal;
 
 use std::path::Path;
@@ -13,22 +15,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::stdio::{stderr, stdout};
 use sandgate_guest::{
-    ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, Ready, Timeouts,
+    ExitStatus, Guest, GuestError, Keepalive, Process, ProcessControl, ProcessInput, ProcessOutput, Ready,
+    Timeouts,
 };
 use sandgate_web::LinkDial;
 use sandgate_web::client::Client;
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use escape::{Action, Escape, Piece};
 pub use exit::shell_code;
 pub use notices::Notices;
+pub use signals::Heard;
+use stdio::CHUNK;
 pub use terminal::{RawTerminal, pty};
 
-/// Bytes moved at once.
-const CHUNK: usize = 32 * 1024;
 /// Time for the gateway's answer to a request: it may have to start the sandbox first. A gateway that hangs is found by keepalives.
 const START_TIME: Duration = Duration::from_secs(300);
 /// Keys that wait for their action; whoever types faster waits.
@@ -65,8 +67,18 @@ pub enum Signals {
     End,
 }
 
+/// What the process reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Our standard input.
+    Ours,
+    /// Nothing: ours is left to others, as with `ssh -n`.
+    Nothing,
+}
+
 /// How the user sees the process.
 pub struct View {
+    pub input: Input,
     /// The terminal here, when it is raw.
     pub raw: Option<RawTerminal>,
     /// Whether the process has a terminal.
@@ -93,81 +105,102 @@ pub enum End {
 }
 
 /// Passes everything in both directions until the process has ended.
-pub async fn talk(process: Process, view: &mut View) -> anyhow::Result<End> {
-    let (input, mut output, control) = process.split();
+pub async fn talk(process: Process, view: &mut View, heard: &mut Heard) -> anyhow::Result<End> {
+    let (input, output, control) = process.split();
     let (send_action, mut actions) = mpsc::channel(ACTIONS);
     let escape = view.escape.map(Escape::new);
-    let typing = tokio::spawn(send_input(input, escape, send_action));
-    let mut heard = Heard::new().context("signals cannot be handled")?;
-    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    let mut stderr_open = true;
-    let mut buffer = vec![0; CHUNK];
+    let typing = tokio::spawn(send_input(input, view.input, escape, send_action));
+    // One future for all of it: what was taken from the process is not lost when something else happens, and a reader that stops holds up
+    // nothing else.
+    let mut showing = std::pin::pin!(show(output));
     let end = loop {
-        let ready = tokio::select! {
-            ready = output.ready() => ready,
-            Some(action) = actions.recv() => match act(action, view, &control)? {
-                Some(end) => break end,
-                None => continue,
-            },
+        tokio::select! {
+            end = &mut showing => break end,
+            Some(action) = actions.recv() => {
+                if let Some(end) = act(action, view, &control)? {
+                    break end;
+                }
+            }
             signal = heard.next() => match (signal, view.signals) {
                 (Heard::RESIZED, _) => {
                     if view.has_pty {
                         // A process that has ended meanwhile needs no size.
                         let _ = control.resize(terminal::size());
                     }
-                    continue;
                 }
                 (signal, Signals::PassOn) => {
                     // As above.
                     let _ = control.signal(exit::signal_name(signal));
-                    continue;
                 }
                 (signal, Signals::End) => break End::Killed(signal),
             },
-        };
-        match ready {
-            Ready::Stdout => match output.try_read(&mut buffer) {
-                Ok(read) if !write(&mut stdout, &buffer[..read]).await => {
-                    // Whoever read us has gone. Hanging up ends the command, and this is what a pipe would have done to it.
-                    break End::Exited(ExitStatus::Signal {
-                        name: "PIPE".to_owned(),
-                        core_dumped: false,
-                        message: String::new(),
-                    });
-                }
-                _ => {}
-            },
-            Ready::Stderr => {
-                if let Ok(read) = output.try_read(&mut buffer) {
-                    stderr_open = stderr_open && write(&mut stderr, &buffer[..read]).await;
-                }
-            }
-            Ready::Exit(status) => break End::Exited(status),
-            Ready::LinkLost(error) => break End::Lost(error),
         }
     };
     typing.abort();
     Ok(end)
 }
 
-/// Ends this program. Not by way of main: a read of the terminal may be waiting in a thread.
+/// Writes what the process writes until it has ended.
+async fn show(mut output: ProcessOutput) -> End {
+    let mut stderr_open = true;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match output.ready().await {
+            Ready::Stdout => {
+                let Ok(read) = output.try_read(&mut buffer) else { continue };
+                let taken;
+                (buffer, taken) = stdio::write_all(stdout(), buffer, read).await;
+                if !taken {
+                    // Whoever read us has gone. The process learns it when it next writes, and may have more to do; if it cannot be told,
+                    // what it writes is thrown away.
+                    let _ = output.close();
+                }
+            }
+            Ready::Stderr => {
+                let Ok(read) = output.try_read(&mut buffer) else { continue };
+                if stderr_open {
+                    (buffer, stderr_open) = stdio::write_all(stderr(), buffer, read).await;
+                }
+            }
+            Ready::Exit(status) => return End::Exited(status),
+            Ready::LinkLost(error) => return End::Lost(error),
+        }
+    }
+}
+
+/// Ends this program. Not by way of main: a read of the terminal, or a write that nobody takes, may be waiting in a thread.
 pub fn leave(code: i32) -> anyhow::Result<ExitCode> {
-    std::io::Write::flush(&mut std::io::stdout()).ok();
     std::process::exit(code)
 }
 
-/// Sends standard input as far as the process takes it, then its end; what is typed after the escape key is not sent.
-async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions: mpsc::Sender<Action>) {
-    let mut stdin = tokio::io::stdin();
+/// Sends its input as far as the process takes it, then the end; what is typed after the escape key is not sent.
+async fn send_input(
+    mut input: ProcessInput,
+    from: Input,
+    escape: Option<Escape>,
+    actions: mpsc::Sender<Action>,
+) {
+    if from == Input::Ours && !send_typed(&mut input, escape, actions).await {
+        return;
+    }
+    // A process that is gone has no use for an EOF.
+    let _ = input.shutdown().await;
+    // The half stays: dropping it would be no loss, but there is nothing else to do either.
+    std::future::pending().await
+}
+
+/// Sends standard input. False when nobody takes it any more, true at its end.
+async fn send_typed(
+    input: &mut ProcessInput,
+    mut escape: Option<Escape>,
+    actions: mpsc::Sender<Action>,
+) -> bool {
     let mut buffer = vec![0; CHUNK];
-    loop {
-        let read = match stdin.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(read) => read,
-        };
+    while let Some((filled, read)) = stdio::read_some(buffer).await {
+        buffer = filled;
         let Some(escape) = &mut escape else {
             if input.write_all(&buffer[..read]).await.is_err() {
-                return;
+                return false;
             }
             continue;
         };
@@ -177,14 +210,11 @@ async fn send_input(mut input: ProcessInput, mut escape: Option<Escape>, actions
                 Piece::Action(action) => actions.send(action).await.is_ok(),
             };
             if !done {
-                return;
+                return false;
             }
         }
     }
-    // A process that is gone has no use for an EOF.
-    let _ = input.shutdown().await;
-    // The half stays: dropping it would be no loss, but there is nothing else to do either.
-    std::future::pending().await
+    true
 }
 
 fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Result<Option<End>> {
@@ -217,43 +247,4 @@ fn act(action: Action, view: &mut View, control: &ProcessControl) -> anyhow::Res
         }
     }
     Ok(None)
-}
-
-async fn write(to: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> bool {
-    to.write_all(chunk).await.is_ok() && to.flush().await.is_ok()
-}
-
-/// Signals that this program listens to.
-pub struct Heard {
-    resized: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-}
-
-impl Heard {
-    /// The window has another size.
-    pub const RESIZED: i32 = Signal::WINCH.as_raw();
-
-    pub fn new() -> std::io::Result<Heard> {
-        Ok(Heard {
-            resized: signal(SignalKind::window_change())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
-
-    /// The next one, by number.
-    pub async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.resized.recv() => Heard::RESIZED,
-            _ = self.interrupt.recv() => Signal::INT.as_raw(),
-            _ = self.terminate.recv() => Signal::TERM.as_raw(),
-            _ = self.hangup.recv() => Signal::HUP.as_raw(),
-            _ = self.quit.recv() => Signal::QUIT.as_raw(),
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::stdio;
+
 /// Writes to standard error; knows whether the terminal is raw, where a line needs a carriage return.
 #[derive(Debug, Default)]
 pub struct Notices {
@@ -22,6 +24,6 @@ impl Notices {
     /// A line as it is.
     pub fn plain(&self, text: &str) {
         let eol = if self.raw.load(Ordering::Relaxed) { "\r\n" } else { "\n" };
-        eprint!("{text}{eol}");
+        stdio::say(format!("{text}{eol}").as_bytes());
     }
 }

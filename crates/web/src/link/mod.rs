@@ -107,6 +107,10 @@ impl Server {
                 Served::Refused(Reason::Unsupported, "this gateway does not serve such requests".to_owned())
             }
         };
+        let served = match served {
+            Served::Done => self.deliver().await,
+            other => other,
+        };
         match served {
             Served::Done => {}
             Served::Refused(reason, text) => self.link.mux.refuse(stream, reason, &text),
@@ -131,6 +135,16 @@ impl Server {
         let Server { link, connection, .. } = self;
         drop(connection);
         link.finish().await;
+    }
+
+    /// Waits until the client has taken what a request has come to.
+    async fn deliver(&mut self) -> Served {
+        let mut cut = self.connection.end_signal();
+        tokio::select! {
+            delivered = self.link.deliver() => delivered.map_or_else(Served::Gone, |()| Served::Done),
+            // All has been said, so the reason would be no news.
+            _ = cut.ended() => Served::Done,
+        }
     }
 
     async fn exec(&mut self, stream: u32, mut exec: Exec) -> Served {

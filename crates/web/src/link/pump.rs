@@ -105,6 +105,7 @@ impl Source for Process {
             }
             Event::Signal(_, name) => self.control.signal(name),
             Event::Break(_, millis) => self.control.send_break(*millis),
+            Event::ReaderGone(_) => self.output.close(),
             _ => return,
         };
         if let Err(error) = done {

@@ -11,7 +11,7 @@ use rustix::process::umask;
 use sandgate_gateway::tcp;
 use sandgate_guest::{Address, DialSpec, Guest, GuestError, Incoming, ListenAddress, ListenSpec, Listener};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::agent;
 use super::bridge::join;
@@ -50,12 +50,20 @@ struct Shared {
     user: Option<Vec<u8>>,
     notices: Arc<Notices>,
     slots: Arc<Semaphore>,
+    /// Connections that are open now.
+    open: watch::Sender<usize>,
+}
+
+/// A connection, from when it was taken to its end.
+struct Taken {
+    shared: Arc<Shared>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Forwards {
     pub fn new(guest: Guest, user: Option<Vec<u8>>, notices: Arc<Notices>, on_failure: OnFailure) -> Self {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let shared = Arc::new(Shared { guest, user, notices, slots });
+        let shared = Arc::new(Shared { guest, user, notices, slots, open: watch::Sender::new(0) });
         Self {
             shared,
             on_failure,
@@ -68,6 +76,13 @@ impl Forwards {
     /// What there is, for people.
     pub fn lines(&self) -> Vec<String> {
         if self.lines.is_empty() { vec!["There are no forwards.".to_owned()] } else { self.lines.clone() }
+    }
+
+    /// Waits until no connection is open. One more may come meanwhile, and counts.
+    pub async fn idle(&self) {
+        let mut open = self.shared.open.subscribe();
+        // The other end is ours, and lives.
+        drop(open.wait_for(|count| *count == 0).await);
     }
 
     /// Listens here and connects inside.
@@ -146,9 +161,20 @@ impl Drop for Forwards {
     }
 }
 
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.shared.open.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Shared {
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().acquire_owned().await.ok()
+    }
+
+    fn taken(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Taken {
+        self.open.send_modify(|count| *count += 1);
+        Taken { shared: self.clone(), _slot: slot }
     }
 
     fn listen_spec(&self, listen: &Listen) -> ListenSpec {
@@ -237,10 +263,10 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener, to: Address) {
             Ok((stream, _)) => {
                 // One that is gone already says so when it is read.
                 let _ = tcp::tune(&stream);
-                let (shared, to) = (shared.clone(), to.clone());
+                let (taken, to) = (shared.taken(slot), to.clone());
                 connections.spawn(async move {
-                    shared.carry(stream, to).await;
-                    drop(slot);
+                    taken.shared.carry(stream, to).await;
+                    drop(taken);
                 });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -255,10 +281,10 @@ async fn serve_unix(shared: Arc<Shared>, listener: UnixListener, to: Address) {
         let Some(slot) = shared.slot().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (shared, to) = (shared.clone(), to.clone());
+                let (taken, to) = (shared.taken(slot), to.clone());
                 connections.spawn(async move {
-                    shared.carry(stream, to).await;
-                    drop(slot);
+                    taken.shared.carry(stream, to).await;
+                    drop(taken);
                 });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -273,12 +299,12 @@ async fn serve_remote(shared: Arc<Shared>, mut listener: Listener, spec: ListenS
         let Some(slot) = shared.slot().await else { return };
         match listener.accept().await {
             Ok(incoming) => {
-                let (shared, to) = (shared.clone(), to.clone());
+                let (taken, to) = (shared.taken(slot), to.clone());
                 connections.spawn(async move {
                     if let Err(text) = answer(incoming, &to).await {
-                        shared.notices.say(&format!("{}: {text}", shown(&to)));
+                        taken.shared.notices.say(&format!("{}: {text}", shown(&to)));
                     }
-                    drop(slot);
+                    drop(taken);
                 });
             }
             Err(error) => {
