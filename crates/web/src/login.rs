@@ -12,7 +12,7 @@ use sandgate_gateway::Gateway;
 use sandgate_gateway::api_keys::LOGIN_LIFE;
 
 use crate::api::{LoginLink, LoginRequest, WhoAmI};
-use crate::caller::{self, Caller};
+use crate::caller::{self, Caller, Via};
 use crate::origin::origin_allowed;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
@@ -90,7 +90,8 @@ pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<WhoAmI>
     Json(WhoAmI { name: caller.credential.to_string(), role: caller.role })
 }
 
-/// Makes a code with which one browser can log in as the owner, once, within a quarter of an hour.
+/// Makes a code with which one browser can log in as the owner, once, within a quarter of an hour. Only by the control socket: such a login
+/// does not end with any key, so whoever holds a key must not be able to make one of it.
 #[utoipa::path(
     post, path = "/login-codes", tag = "login",
     responses(
@@ -100,10 +101,16 @@ pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<WhoAmI>
 )]
 pub(crate) async fn code(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+    if caller.via != Via::ControlSocket {
+        let text = "login codes are made on the gateway's own machine, by `sandgate login-link`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
     let code = gateway
         .api_keys
         .login_code()
+        .await
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let url = gateway.http_url().map(|base| format!("{base}/#login={}", code.reveal()));
     Ok((StatusCode::CREATED, Json(LoginLink { code: code.reveal().to_owned(), url })))

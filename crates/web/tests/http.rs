@@ -242,7 +242,7 @@ async fn a_browser_logs_in_with_a_key_and_its_cookie_is_good_for_its_own_pages_a
 #[tokio::test]
 async fn a_login_link_is_good_once() {
     let door = door(|config| config.limits.source_penalties = false).await;
-    let code = door.gateway.api_keys.login_code().expect("a code").reveal().to_owned();
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
     // A code is no key.
     assert_eq!(door.with_key("GET", "/api/v1/whoami", &code, None).await.status, 401);
     let body = json!({ "code": code });
@@ -254,6 +254,27 @@ async fn a_login_link_is_good_once() {
     for nonsense in [json!({}), json!({ "key": "a", "code": "b" }), json!({ "colour": 1 }), json!(1)] {
         assert_eq!(door.ask("POST", "/api/v1/login", &[], Some(&nonsense)).await.status, 422, "{nonsense}");
     }
+}
+
+#[tokio::test]
+async fn no_key_and_no_cookie_makes_a_login_that_outlives_its_key() {
+    let door = door(|_| {}).await;
+    let (_, admin) = door.key("boss", Role::Admin).await;
+    let by_key = door.with_key("POST", "/api/v1/login-codes", &admin, None).await;
+    assert_eq!(by_key.status, 403, "{by_key:?}");
+    assert!(by_key.detail().contains("on the gateway's own machine"), "{by_key:?}");
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "key": admin }))).await;
+    let headers = [cookie(&login), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/login-codes", &headers, None).await.status, 403);
+    // Not even that of the owner, who logs in by such a code.
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "code": code }))).await;
+    let headers = [cookie(&login), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/login-codes", &headers, None).await.status, 403);
+    let trail = door.with_key("GET", "/api/v1/audit?action=login-code.", &admin, None).await;
+    let rows = trail.json()["entries"].as_array().expect("rows").len();
+    assert_eq!(rows, 1, "only the one that was made: {trail:?}");
+    assert!(!trail.body.contains(&code[..9]), "{trail:?}");
 }
 
 #[tokio::test]
