@@ -36,7 +36,6 @@ pub(crate) async fn login(
     headers: HeaderMap,
     body: axum::body::Body,
 ) -> Result<Response, Problem> {
-    caller::refuse_the_penalized(&gateway, client)?;
     // A page elsewhere must not log a browser in as somebody else.
     if headers.contains_key(header::ORIGIN) && !origin_allowed(&headers, &gateway.config.http.origins) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));

@@ -287,7 +287,25 @@ async fn who_guesses_keys_is_sent_away_for_a_while() {
     }
     assert_eq!(statuses.first(), Some(&401));
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
-    assert_eq!(door.with_key("GET", "/api/v1/whoami", &admin, None).await.status, 429);
+    for wrong in [json!({ "key": "sgk_guess" }), json!({ "code": "sgl_guess" })] {
+        let refused = door.ask("POST", "/api/v1/login", &[], Some(&wrong)).await;
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert!(refused.detail().contains("come back in"), "{refused:?}");
+    }
+
+    // Others behind the same proxy have the same address: what is right is served all the same.
+    assert_eq!(door.with_key("GET", "/api/v1/whoami", &admin, None).await.status, 200);
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "key": admin }))).await;
+    assert_eq!(login.status, 200, "{login:?}");
+    assert_eq!(door.ask("GET", "/api/v1/whoami", &[cookie(&login)], None).await.status, 200);
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
+    let by_code = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "code": code }))).await;
+    assert_eq!(by_code.status, 200, "{by_code:?}");
+    // Who shows nothing, or a login that is over, has guessed nothing and is told how to come in.
+    let none = door.ask("GET", "/api/v1/whoami", &[], None).await;
+    assert!(none.status == 401 && none.detail().contains("needs an API key"), "{none:?}");
+    let over = door.ask("GET", "/api/v1/whoami", &["Cookie: sandgate_session=x".to_owned()], None).await;
+    assert!(over.status == 401 && over.detail().contains("not logged in any more"), "{over:?}");
 }
 
 #[tokio::test]
