@@ -198,6 +198,46 @@ async fn what_is_done_is_in_the_audit_trail_under_its_callers_name() {
 }
 
 #[tokio::test]
+async fn who_comes_to_a_terminal_and_who_looks_on_is_in_the_audit_trail() {
+    let door = door(|_| {}).await;
+    let (_, user) = door.key("typist", Role::User).await;
+    let (_, viewer) = door.key("guest", Role::Viewer).await;
+    let made = door.with_key("POST", "/api/v1/sandboxes/box/terminals", &user, Some(&json!({}))).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.json()["terminal"].as_str().expect("an id").to_owned();
+    let tickets = format!("/api/v1/terminals/{id}/tickets");
+    let mut secrets = vec![made.json()["ticket"].as_str().expect("a ticket").to_owned()];
+    for (key, mode, status) in
+        [(&user, "write", 201), (&viewer, "watch", 201), (&viewer, "write", 403), (&user, "own", 422)]
+    {
+        let issued = door.with_key("POST", &tickets, key, Some(&json!({ "mode": mode }))).await;
+        assert_eq!(issued.status, status, "{mode}: {issued:?}");
+        if status == 201 {
+            secrets.push(issued.json()["ticket"].as_str().expect("a ticket").to_owned());
+        }
+    }
+    let ended = door.with_key("DELETE", &format!("/api/v1/terminals/{id}"), &user, None).await;
+    assert_eq!(ended.status, 204, "{ended:?}");
+    let trail = door.with_key("GET", "/api/v1/audit?action=terminal.", &viewer, None).await;
+    let trail_json = trail.json();
+    let mut rows = Vec::new();
+    for row in trail_json["entries"].as_array().expect("rows").iter().rev() {
+        assert_eq!(row["sandbox"], "box", "{row}");
+        let text = |field: &str| row[field].as_str().expect("a text").to_owned();
+        rows.push((text("action"), text("actor"), text("detail")));
+    }
+    let row = |action: &str, actor: &str, detail: String| (action.to_owned(), actor.to_owned(), detail);
+    let expected = [
+        row("terminal.create", "api key typist", id.clone()),
+        row("terminal.ticket", "api key typist", format!("{id}, to write")),
+        row("terminal.ticket", "api key guest", format!("{id}, to watch")),
+        row("terminal.end", "api key typist", id),
+    ];
+    assert_eq!(rows, expected);
+    assert!(!secrets.iter().any(|secret| trail.body.contains(secret.as_str())), "a ticket is in the trail");
+}
+
+#[tokio::test]
 async fn a_browser_logs_in_with_a_key_and_its_cookie_is_good_for_its_own_pages_alone() {
     let door = door(|config| config.limits.source_penalties = false).await;
     let (id, admin) = door.key("boss", Role::Admin).await;

@@ -126,12 +126,15 @@ pub(crate) async fn create(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     let Create { cols, rows, xpixel, ypixel, user } = parse(&body)?;
+    let principal = caller.principal(&gateway, name)?;
+    let sandbox_id = principal.sandbox_id.clone();
     let new = NewTerminal {
-        principal: caller.principal(&gateway, name)?,
+        principal,
         size: protocol::size(cols, rows, xpixel, ypixel),
         user: user.map(String::into_bytes),
     };
     let (terminal, ticket) = gateway.terminals.create(&gateway, new)?;
+    gateway.audit.owner_did("terminal.create", Some(&sandbox_id), terminal.clone()).await;
     let Issued { ticket, expires_in } = issued(&ticket);
     Ok((StatusCode::CREATED, Json(Created { terminal, ticket, expires_in })))
 }
@@ -157,7 +160,13 @@ pub(crate) async fn ticket(
     })?;
     let info = gateway.terminals.get(&id).ok_or(TerminalError::NotFound)?;
     let principal = caller.principal(&gateway, info.sandbox)?;
+    let sandbox_id = principal.sandbox_id.clone();
+    let detail = match mode {
+        Mode::Write => format!("{id}, to write"),
+        Mode::Watch => format!("{id}, to watch"),
+    };
     let ticket = gateway.terminals.ticket(Grant { terminal: id, mode, principal })?;
+    gateway.audit.owner_did("terminal.ticket", Some(&sandbox_id), detail).await;
     Ok((StatusCode::CREATED, Json(issued(&ticket))))
 }
 
@@ -185,11 +194,12 @@ pub(crate) async fn end(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let sandbox_id = gateway.terminals.get(&id).and_then(|info| gateway.sandboxes.id_of(&info.sandbox));
     let reason = EndReason::new(format!("The terminal was ended by {}.", caller.credential));
     if !gateway.terminals.end(&id, reason).await {
         return Err(TerminalError::NotFound.into());
     }
-    tracing::info!(terminal = id, caller = %caller.credential, "terminal ended");
+    gateway.audit.owner_did("terminal.end", sandbox_id.as_deref(), id).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
