@@ -125,7 +125,7 @@ pub(crate) async fn identify(
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if caller.via == Via::Cookie
         && changes
-        && !origin_allowed(request.headers(), &gateway.config.http.origins)
+        && !origin_allowed(request.headers(), &gateway.config.http)
     {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
@@ -202,8 +202,8 @@ pub(crate) fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The header that gives a browser its cookie, or with an empty value takes it away.
-pub(crate) fn set_cookie(value: &str, life: time::Duration, tls: bool) -> Option<HeaderValue> {
-    let secure = if tls { "; Secure" } else { "" };
+pub(crate) fn set_cookie(value: &str, life: time::Duration, https: bool) -> Option<HeaderValue> {
+    let secure = if https { "; Secure" } else { "" };
     let text = format!(
         "{COOKIE}={value}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}",
         life.whole_seconds()

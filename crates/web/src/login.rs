@@ -13,7 +13,7 @@ use sandgate_gateway::api_keys::LOGIN_LIFE;
 
 use crate::api::{LoginLink, LoginRequest, WhoAmI};
 use crate::caller::{self, Caller, Via};
-use crate::origin::origin_allowed;
+use crate::origin::{is_by_https, origin_allowed};
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 
@@ -37,7 +37,7 @@ pub(crate) async fn login(
     body: axum::body::Body,
 ) -> Result<Response, Problem> {
     // A page elsewhere must not log a browser in as somebody else.
-    if headers.contains_key(header::ORIGIN) && !origin_allowed(&headers, &gateway.config.http.origins) {
+    if headers.contains_key(header::ORIGIN) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
     let read = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, MAX_BODY)).await;
@@ -55,7 +55,8 @@ pub(crate) async fn login(
     let (cookie, known) = logged_in.map_err(|reason| caller::refused(&gateway, client, &reason))?;
     tracing::info!(%client, caller = %known.credential, "a browser has logged in");
     let answer = WhoAmI { name: known.credential.to_string(), role: known.role };
-    with_cookie(Json(answer).into_response(), cookie.reveal(), LOGIN_LIFE, gateway.config.http.tls.is_some())
+    let https = is_by_https(&headers, &gateway.config.http);
+    with_cookie(Json(answer).into_response(), cookie.reveal(), LOGIN_LIFE, https)
 }
 
 /// Ends the login that came with the request.
@@ -73,8 +74,8 @@ pub(crate) async fn logout(
     if let Some(cookie) = caller::cookie(&headers) {
         gateway.api_keys.logout(cookie);
     }
-    let tls = gateway.config.http.tls.is_some();
-    with_cookie(StatusCode::NO_CONTENT.into_response(), "", time::Duration::ZERO, tls)
+    let https = is_by_https(&headers, &gateway.config.http);
+    with_cookie(StatusCode::NO_CONTENT.into_response(), "", time::Duration::ZERO, https)
 }
 
 /// Who is asking.
@@ -119,9 +120,9 @@ fn with_cookie(
     mut response: Response,
     value: &str,
     life: time::Duration,
-    tls: bool,
+    https: bool,
 ) -> Result<Response, Problem> {
-    let Some(cookie) = caller::set_cookie(value, life, tls) else {
+    let Some(cookie) = caller::set_cookie(value, life, https) else {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written"));
     };
     response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -280,6 +280,24 @@ async fn a_browser_logs_in_with_a_key_and_its_cookie_is_good_for_its_own_pages_a
 }
 
 #[tokio::test]
+async fn behind_a_proxy_with_tls_a_cookie_goes_by_https_alone() {
+    let public = "https://box.example".to_owned();
+    let door = door(move |config| config.http.public_url = Some(public)).await;
+    let (_, admin) = door.key("boss", Role::Admin).await;
+    let body = json!({ "key": admin });
+    let set = |answer: &Answer| answer.header("set-cookie").expect("a cookie").to_owned();
+    let by_proxy = door.ask("POST", "/api/v1/login", &[], Some(&body)).await;
+    assert!(set(&by_proxy).ends_with("; Secure"), "{by_proxy:?}");
+    // On the machine itself, past the proxy.
+    let here = door.ask("POST", "/api/v1/login", &[door.origin()], Some(&body)).await;
+    assert!(here.status == 200 && !set(&here).contains("Secure"), "{here:?}");
+    let headers = [cookie(&here), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/sandboxes/box/start", &headers, None).await.status, 200);
+    let out = door.ask("POST", "/api/v1/logout", &headers, None).await;
+    assert!(out.status == 204 && !set(&out).contains("Secure"), "{out:?}");
+}
+
+#[tokio::test]
 async fn a_login_link_is_good_once() {
     let door = door(|config| config.limits.source_penalties = false).await;
     let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();

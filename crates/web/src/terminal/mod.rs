@@ -211,7 +211,7 @@ async fn attach(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let via = extensions.get::<Caller>().map(|caller| caller.via);
-    if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http.origins) {
+    if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
     let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
