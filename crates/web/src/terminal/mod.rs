@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::{EndReason, Peer};
 use sandgate_gateway::terminal::{
-    Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket, TicketError,
+    Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket,
 };
 use sandgate_policy::Role;
 use serde::{Deserialize, Serialize};
@@ -237,13 +237,12 @@ fn view(info: TerminalInfo) -> TerminalView {
 impl From<TerminalError> for Problem {
     fn from(error: TerminalError) -> Problem {
         let status = match &error {
-            TerminalError::TooMany
-            | TerminalError::Draining
-            | TerminalError::Busy
-            | TerminalError::NoTicket(TicketError::TooMany) => StatusCode::SERVICE_UNAVAILABLE,
+            TerminalError::TooMany | TerminalError::Draining | TerminalError::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             TerminalError::Ended(_) | TerminalError::Ticket => StatusCode::FORBIDDEN,
             TerminalError::NotFound => StatusCode::NOT_FOUND,
-            TerminalError::NoTicket(TicketError::Random(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            TerminalError::NoTicket(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }
