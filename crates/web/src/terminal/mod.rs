@@ -54,7 +54,7 @@ pub(crate) struct Create {
     /// Columns; cut to 1 to 1000.
     #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     cols: u32,
-    /// Rows; likewise.
+    /// Rows; likewise, and to 150,000 cells in all.
     #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     rows: u32,
     /// Width in pixels; 0 where nobody knows.
