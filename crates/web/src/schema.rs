@@ -40,7 +40,7 @@ pub(crate) enum Refusals {
     /// The sandbox was lost on the way, or a registry of images does not answer.
     #[response(status = 502, content_type = "application/problem+json")]
     Lost(#[to_schema] ProblemView),
-    /// The sandbox is busy, or its engine does not answer.
+    /// The sandbox is busy, its engine does not answer, or all places are taken.
     #[response(status = 503, content_type = "application/problem+json")]
     NotNow(#[to_schema] ProblemView),
 }

@@ -423,6 +423,24 @@ async fn a_command_that_makes_no_sense_is_refused_before_anything_starts() {
 }
 
 #[tokio::test]
+async fn only_so_many_commands_are_run_to_their_end_at_once() {
+    let door = door(|_| {}).await;
+    let (_, user) = door.key("user", Role::User).await;
+    let places = door.gateway.one_shots.available_permits();
+    assert_eq!(places, 16);
+    let body = json!({ "command": "true" });
+    let path = "/api/v1/sandboxes/box/exec";
+    let held = door.gateway.one_shots.clone().try_acquire_many_owned(16).expect("they are free");
+    let refused = door.with_key("POST", path, &user, Some(&body)).await;
+    assert!(refused.status == 503 && refused.detail().contains("try again"), "{refused:?}");
+    drop(held);
+    // There is no sandbox behind this driver.
+    let tried = door.with_key("POST", path, &user, Some(&body)).await;
+    assert!(!tried.detail().contains("try again"), "{tried:?}");
+    assert_eq!(door.gateway.one_shots.available_permits(), places, "it is given back");
+}
+
+#[tokio::test]
 async fn the_pages_for_operations_need_no_key_and_move_to_their_own_listener() {
     let both = door(|_| {}).await;
     for path in ["/healthz", "/readyz", "/metrics", "/"] {
