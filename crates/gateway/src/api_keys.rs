@@ -218,13 +218,15 @@ impl ApiKeys {
         Ok((cookie, caller))
     }
 
-    /// Makes a code with which one browser can log in as the owner, once.
+    /// Makes a code with which one browser can log in as the owner, once. For the owner alone: no revocation reaches such a login.
     ///
     /// # Errors
     /// The system's random generator failed.
-    pub fn login_code(&self) -> Result<ApiKey, NoRandomness> {
+    pub async fn login_code(&self) -> Result<ApiKey, NoRandomness> {
         let (code, now) = (ApiKey::generate_other(CODE_PREFIX)?, OffsetDateTime::now_utc());
         self.codes.lock().insert(code.hash(), (), now + CODE_LIFE, now);
+        let detail = format!("good for one login within {} minutes", CODE_LIFE.whole_minutes());
+        self.audit.owner_did("login-code.create", None, detail).await;
         Ok(code)
     }
 

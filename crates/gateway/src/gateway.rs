@@ -15,6 +15,7 @@ use sandgate_driver::{
 use sandgate_ssh::hostkey::HostKey;
 use sandgate_store::{Store, StoreError};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::api_keys::ApiKeys;
@@ -36,6 +37,8 @@ use crate::tokens::Tokens;
 const DATABASE: &str = "sandgate.db";
 /// The directory of host keys below the data directory.
 const HOST_KEYS: &str = "host_keys";
+/// Commands at once that one request runs to their end. Each may hold 16 MiB of output here, and again as JSON.
+const MAX_ONE_SHOTS: usize = 16;
 /// The file whose lock says that a gateway works on the data directory.
 const LOCK: &str = "gateway.lock";
 
@@ -73,6 +76,8 @@ pub struct Gateway {
     pub unauthenticated: Arc<Unauthenticated>,
     /// Connections counted by credential.
     pub per_credential: Arc<PerCredential>,
+    /// Places for commands that one request runs to their end, whichever listener it came by.
+    pub one_shots: Arc<Semaphore>,
     /// The way to end gracefully.
     pub drainer: Drainer,
     /// The host keys, the preferred first.
@@ -178,6 +183,7 @@ impl Gateway {
             penalties: Penalties::default(),
             unauthenticated: Arc::default(),
             per_credential: Arc::default(),
+            one_shots: Arc::new(Semaphore::new(MAX_ONE_SHOTS)),
             drainer: Drainer::default(),
             host_keys,
             started_at,

@@ -57,7 +57,7 @@ const PENALTY_MAX: Duration = Duration::from_secs(600);
 /// Sources remembered at most; past it the one that is forgiven soonest is forgotten first.
 const MAX_SOURCES: usize = 65_536;
 
-/// The penalties of all sources. An IPv6 source counts by its /64, since one host usually owns all of that.
+/// The penalties of all sources. An IPv6 source counts by its /64 ([`source_group`]), since one host usually owns all of that.
 #[derive(Debug, Default)]
 pub struct Penalties {
     until: Mutex<HashMap<IpAddr, Instant>>,
@@ -86,7 +86,9 @@ impl Penalties {
     }
 }
 
-fn source_group(source: IpAddr) -> IpAddr {
+/// What counts as one source: an IPv4 address, or an IPv6 network of 64 bits.
+#[must_use]
+pub fn source_group(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -589,7 +589,7 @@ pub enum ExecEnd {
     LinkLost,
 }
 
-/// Bytes as JSON: text as it is, all else in base64.
+/// Bytes as JSON: text as it is, all else in base64. Text has no control characters but tab, line feed, carriage return and escape.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "encoding", content = "data", rename_all = "kebab-case")]
 pub enum Output {
@@ -605,9 +605,15 @@ impl Output {
     #[must_use]
     pub fn of(bytes: Vec<u8>) -> Output {
         use base64::Engine as _;
+        // JSON writes a control character in six bytes: what is full of them, such as zeros, would be six times as long.
+        let is_binary = bytes.iter().any(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b));
+        let encoded = |bytes: &[u8]| Output::Base64(base64::engine::general_purpose::STANDARD.encode(bytes));
+        if is_binary {
+            return encoded(&bytes);
+        }
         match String::from_utf8(bytes) {
             Ok(text) => Output::Text(text),
-            Err(error) => Output::Base64(base64::engine::general_purpose::STANDARD.encode(error.as_bytes())),
+            Err(error) => encoded(error.as_bytes()),
         }
     }
 }
@@ -681,4 +687,23 @@ pub struct Verified {
     pub valid: bool,
     /// What was found.
     pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_text_as_long_as_json_writes_it_as_it_is() {
+        for text in ["", "a\tb\r\n", "\x1b[31mgr\u{fc}n\x1b[0m \u{1f600}\n", "\x7f\u{85}\"\\"] {
+            assert_eq!(Output::of(text.as_bytes().to_vec()), Output::Text(text.to_owned()));
+        }
+        assert_eq!(Output::of(b"a\0b".to_vec()), Output::Base64("YQBi".to_owned()));
+        assert_eq!(Output::of(b"a\xff".to_vec()), Output::Base64("Yf8=".to_owned()));
+        for control in (0..b' ').filter(|byte| !b"\t\n\r\x1b".contains(byte)) {
+            assert!(matches!(Output::of(vec![b'a', control]), Output::Base64(_)), "{control}");
+        }
+        let zeros = serde_json::to_string(&Output::of(vec![0; 3000])).expect("JSON");
+        assert!(zeros.len() < 4100, "{}", zeros.len());
+    }
 }

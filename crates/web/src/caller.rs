@@ -125,7 +125,7 @@ pub(crate) async fn identify(
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if caller.via == Via::Cookie
         && changes
-        && !origin_allowed(request.headers(), &gateway.config.http.origins)
+        && !origin_allowed(request.headers(), &gateway.config.http)
     {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
@@ -140,7 +140,6 @@ pub(crate) async fn known(
     headers: &HeaderMap,
     client: SocketAddr,
 ) -> Result<Caller, Problem> {
-    refuse_the_penalized(gateway, client)?;
     let (known, via) = if let Some(key) = bearer(headers) {
         (gateway.api_keys.by_key(key).await, Via::Key)
     } else if let Some(cookie) = cookie(headers) {
@@ -151,33 +150,28 @@ pub(crate) async fn known(
     known.map(|known| Caller::known(known, via, client)).map_err(|reason| refused(gateway, client, &reason))
 }
 
-/// The answer to somebody who is not known. An unknown key counts against its source, as a login by SSH does.
+/// The answer to somebody who is not known. An unknown key counts against its source, as a login by SSH does; a source that has failed too often
+/// is told to wait.
+///
+/// It comes after the look at what was presented, which is always served when it is right: behind a proxy all callers have one address, and
+/// one of them must not lock the others out. Nothing is lost by it, since a key has 160 random bits and is not found by guessing.
 pub(crate) fn refused(gateway: &Gateway, client: SocketAddr, reason: &NotKnown) -> Problem {
     match reason {
         NotKnown::Unknown | NotKnown::UsedCode => {
-            tracing::info!(%client, %reason, "a login to the API was refused");
             if gateway.config.limits.source_penalties {
-                gateway.penalties.charge(
-                    client.ip(),
-                    Offence::AuthenticationFailed,
-                    std::time::Instant::now(),
-                );
+                let now = std::time::Instant::now();
+                if let Some(left) = gateway.penalties.refused_for(client.ip(), now) {
+                    let seconds = left.as_secs() + 1;
+                    let text = format!("too many failed logins from your address; come back in {seconds} s");
+                    return Problem::new(StatusCode::TOO_MANY_REQUESTS, text);
+                }
+                gateway.penalties.charge(client.ip(), Offence::AuthenticationFailed, now);
             }
+            tracing::info!(%client, %reason, "a login to the API was refused");
             Problem::unauthorized(reason.to_string())
         }
         NotKnown::Ended(_) | NotKnown::LoginOver => Problem::unauthorized(reason.to_string()),
         NotKnown::NotNow => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
-    }
-}
-
-/// Turns away a source that has failed too often.
-pub(crate) fn refuse_the_penalized(gateway: &Gateway, client: SocketAddr) -> Result<(), Problem> {
-    match gateway.penalties.refused_for(client.ip(), std::time::Instant::now()) {
-        Some(left) if gateway.config.limits.source_penalties => Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("too many failed logins from your address; come back in {} s", left.as_secs() + 1),
-        )),
-        _ => Ok(()),
     }
 }
 
@@ -208,8 +202,8 @@ pub(crate) fn cookie(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The header that gives a browser its cookie, or with an empty value takes it away.
-pub(crate) fn set_cookie(value: &str, life: time::Duration, tls: bool) -> Option<HeaderValue> {
-    let secure = if tls { "; Secure" } else { "" };
+pub(crate) fn set_cookie(value: &str, life: time::Duration, https: bool) -> Option<HeaderValue> {
+    let secure = if https { "; Secure" } else { "" };
     let text = format!(
         "{COOKIE}={value}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}",
         life.whole_seconds()

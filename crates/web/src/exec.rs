@@ -69,6 +69,11 @@ pub(crate) async fn run(
         _ => return Err(unusable("give either a command or the words of one")),
     };
     let principal = caller.principal(&gateway, name)?;
+    // Held until the answer is made: what it holds is what costs.
+    let Ok(_place) = gateway.one_shots.clone().try_acquire_owned() else {
+        let detail = "too many commands are run to their end by requests at the moment; try again later";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
     let connection = gateway.registry.connect(principal.clone());
     if let Some(reason) = gateway.access.revoked_meanwhile(&principal) {
         return Err(Problem::unauthorized(reason.text()));

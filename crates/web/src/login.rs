@@ -12,8 +12,8 @@ use sandgate_gateway::Gateway;
 use sandgate_gateway::api_keys::LOGIN_LIFE;
 
 use crate::api::{LoginLink, LoginRequest, WhoAmI};
-use crate::caller::{self, Caller};
-use crate::origin::origin_allowed;
+use crate::caller::{self, Caller, Via};
+use crate::origin::{is_by_https, origin_allowed};
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 
@@ -36,9 +36,8 @@ pub(crate) async fn login(
     headers: HeaderMap,
     body: axum::body::Body,
 ) -> Result<Response, Problem> {
-    caller::refuse_the_penalized(&gateway, client)?;
     // A page elsewhere must not log a browser in as somebody else.
-    if headers.contains_key(header::ORIGIN) && !origin_allowed(&headers, &gateway.config.http.origins) {
+    if headers.contains_key(header::ORIGIN) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
     let read = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, MAX_BODY)).await;
@@ -56,7 +55,8 @@ pub(crate) async fn login(
     let (cookie, known) = logged_in.map_err(|reason| caller::refused(&gateway, client, &reason))?;
     tracing::info!(%client, caller = %known.credential, "a browser has logged in");
     let answer = WhoAmI { name: known.credential.to_string(), role: known.role };
-    with_cookie(Json(answer).into_response(), cookie.reveal(), LOGIN_LIFE, gateway.config.http.tls.is_some())
+    let https = is_by_https(&headers, &gateway.config.http);
+    with_cookie(Json(answer).into_response(), cookie.reveal(), LOGIN_LIFE, https)
 }
 
 /// Ends the login that came with the request.
@@ -74,8 +74,8 @@ pub(crate) async fn logout(
     if let Some(cookie) = caller::cookie(&headers) {
         gateway.api_keys.logout(cookie);
     }
-    let tls = gateway.config.http.tls.is_some();
-    with_cookie(StatusCode::NO_CONTENT.into_response(), "", time::Duration::ZERO, tls)
+    let https = is_by_https(&headers, &gateway.config.http);
+    with_cookie(StatusCode::NO_CONTENT.into_response(), "", time::Duration::ZERO, https)
 }
 
 /// Who is asking.
@@ -90,7 +90,8 @@ pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<WhoAmI>
     Json(WhoAmI { name: caller.credential.to_string(), role: caller.role })
 }
 
-/// Makes a code with which one browser can log in as the owner, once, within a quarter of an hour.
+/// Makes a code with which one browser can log in as the owner, once, within a quarter of an hour. Only by the control socket: such a login
+/// does not end with any key, so whoever holds a key must not be able to make one of it.
 #[utoipa::path(
     post, path = "/login-codes", tag = "login",
     responses(
@@ -100,10 +101,16 @@ pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<WhoAmI>
 )]
 pub(crate) async fn code(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+    if caller.via != Via::ControlSocket {
+        let text = "login codes are made on the gateway's own machine, by `sandgate login-link`";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text));
+    }
     let code = gateway
         .api_keys
         .login_code()
+        .await
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let url = gateway.http_url().map(|base| format!("{base}/#login={}", code.reveal()));
     Ok((StatusCode::CREATED, Json(LoginLink { code: code.reveal().to_owned(), url })))
@@ -113,9 +120,9 @@ fn with_cookie(
     mut response: Response,
     value: &str,
     life: time::Duration,
-    tls: bool,
+    https: bool,
 ) -> Result<Response, Problem> {
-    let Some(cookie) = caller::set_cookie(value, life, tls) else {
+    let Some(cookie) = caller::set_cookie(value, life, https) else {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the cookie cannot be written"));
     };
     response.headers_mut().insert(header::SET_COOKIE, cookie);

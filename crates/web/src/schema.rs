@@ -34,13 +34,13 @@ pub(crate) enum Refusals {
     /// The request can be read, and what it asks for makes no sense here.
     #[response(status = 422, content_type = "application/problem+json")]
     Unusable(#[to_schema] ProblemView),
-    /// Too many failed logins from this address.
+    /// What was presented is not known, and there were too many such failures from this address before.
     #[response(status = 429, content_type = "application/problem+json")]
     Slower(#[to_schema] ProblemView),
     /// The sandbox was lost on the way, or a registry of images does not answer.
     #[response(status = 502, content_type = "application/problem+json")]
     Lost(#[to_schema] ProblemView),
-    /// The sandbox is busy, or its engine does not answer.
+    /// The sandbox is busy, its engine does not answer, or all places are taken.
     #[response(status = 503, content_type = "application/problem+json")]
     NotNow(#[to_schema] ProblemView),
 }

@@ -12,7 +12,7 @@ use sandgate_driver::Driver;
 use sandgate_gateway::{Config, Gateway};
 use sandgate_guest::{DialSpec, ExecSpec, Guest, GuestError, Program};
 use sandgate_web::api::{
-    AddKey, CreateToken, KeyView, NewSandbox, SandboxView, SessionView, SftpRequest, Status, TokenCreated,
+    AddKey, CreateToken, KeyView, LoginLink, NewSandbox, SandboxView, SessionView, SftpRequest, Status, TokenCreated,
     TokenView,
 };
 use sandgate_web::client::{Client, ClientError};
@@ -130,6 +130,20 @@ async fn a_token_is_shown_once() {
     let audit = api.gateway.store.audit_tail(10).await.expect("rows");
     let actions: Vec<&str> = audit.iter().rev().map(|row| row.action.as_str()).collect();
     assert_eq!(actions, ["sandbox.create", "token.create", "token.revoke"]);
+}
+
+#[tokio::test]
+async fn a_login_code_is_made_here_and_leaves_a_trace() {
+    let api = api().await;
+    let link: LoginLink = api.client.post("/api/v1/login-codes", &()).await.expect("a code");
+    assert!(link.code.starts_with("sgl_") && link.url.is_none(), "nothing serves HTTP");
+    api.gateway.api_keys.login_by_code(link.code.as_bytes()).expect("it is good");
+    api.gateway.store.flush().await;
+    let audit = api.gateway.store.audit_tail(10).await.expect("rows");
+    let rows: Vec<(&str, &str)> =
+        audit.iter().map(|row| (row.action.as_str(), row.actor.as_str())).collect();
+    assert_eq!(rows, [("login-code.create", "local owner")]);
+    assert!(!audit.iter().any(|row| row.detail.contains(&link.code[..9])));
 }
 
 #[tokio::test]

@@ -198,6 +198,46 @@ async fn what_is_done_is_in_the_audit_trail_under_its_callers_name() {
 }
 
 #[tokio::test]
+async fn who_comes_to_a_terminal_and_who_looks_on_is_in_the_audit_trail() {
+    let door = door(|_| {}).await;
+    let (_, user) = door.key("typist", Role::User).await;
+    let (_, viewer) = door.key("guest", Role::Viewer).await;
+    let made = door.with_key("POST", "/api/v1/sandboxes/box/terminals", &user, Some(&json!({}))).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.json()["terminal"].as_str().expect("an id").to_owned();
+    let tickets = format!("/api/v1/terminals/{id}/tickets");
+    let mut secrets = vec![made.json()["ticket"].as_str().expect("a ticket").to_owned()];
+    for (key, mode, status) in
+        [(&user, "write", 201), (&viewer, "watch", 201), (&viewer, "write", 403), (&user, "own", 422)]
+    {
+        let issued = door.with_key("POST", &tickets, key, Some(&json!({ "mode": mode }))).await;
+        assert_eq!(issued.status, status, "{mode}: {issued:?}");
+        if status == 201 {
+            secrets.push(issued.json()["ticket"].as_str().expect("a ticket").to_owned());
+        }
+    }
+    let ended = door.with_key("DELETE", &format!("/api/v1/terminals/{id}"), &user, None).await;
+    assert_eq!(ended.status, 204, "{ended:?}");
+    let trail = door.with_key("GET", "/api/v1/audit?action=terminal.", &viewer, None).await;
+    let trail_json = trail.json();
+    let mut rows = Vec::new();
+    for row in trail_json["entries"].as_array().expect("rows").iter().rev() {
+        assert_eq!(row["sandbox"], "box", "{row}");
+        let text = |field: &str| row[field].as_str().expect("a text").to_owned();
+        rows.push((text("action"), text("actor"), text("detail")));
+    }
+    let row = |action: &str, actor: &str, detail: String| (action.to_owned(), actor.to_owned(), detail);
+    let expected = [
+        row("terminal.create", "api key typist", id.clone()),
+        row("terminal.ticket", "api key typist", format!("{id}, to write")),
+        row("terminal.ticket", "api key guest", format!("{id}, to watch")),
+        row("terminal.end", "api key typist", id),
+    ];
+    assert_eq!(rows, expected);
+    assert!(!secrets.iter().any(|secret| trail.body.contains(secret.as_str())), "a ticket is in the trail");
+}
+
+#[tokio::test]
 async fn a_browser_logs_in_with_a_key_and_its_cookie_is_good_for_its_own_pages_alone() {
     let door = door(|config| config.limits.source_penalties = false).await;
     let (id, admin) = door.key("boss", Role::Admin).await;
@@ -240,9 +280,27 @@ async fn a_browser_logs_in_with_a_key_and_its_cookie_is_good_for_its_own_pages_a
 }
 
 #[tokio::test]
+async fn behind_a_proxy_with_tls_a_cookie_goes_by_https_alone() {
+    let public = "https://box.example".to_owned();
+    let door = door(move |config| config.http.public_url = Some(public)).await;
+    let (_, admin) = door.key("boss", Role::Admin).await;
+    let body = json!({ "key": admin });
+    let set = |answer: &Answer| answer.header("set-cookie").expect("a cookie").to_owned();
+    let by_proxy = door.ask("POST", "/api/v1/login", &[], Some(&body)).await;
+    assert!(set(&by_proxy).ends_with("; Secure"), "{by_proxy:?}");
+    // On the machine itself, past the proxy.
+    let here = door.ask("POST", "/api/v1/login", &[door.origin()], Some(&body)).await;
+    assert!(here.status == 200 && !set(&here).contains("Secure"), "{here:?}");
+    let headers = [cookie(&here), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/sandboxes/box/start", &headers, None).await.status, 200);
+    let out = door.ask("POST", "/api/v1/logout", &headers, None).await;
+    assert!(out.status == 204 && !set(&out).contains("Secure"), "{out:?}");
+}
+
+#[tokio::test]
 async fn a_login_link_is_good_once() {
     let door = door(|config| config.limits.source_penalties = false).await;
-    let code = door.gateway.api_keys.login_code().expect("a code").reveal().to_owned();
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
     // A code is no key.
     assert_eq!(door.with_key("GET", "/api/v1/whoami", &code, None).await.status, 401);
     let body = json!({ "code": code });
@@ -257,6 +315,27 @@ async fn a_login_link_is_good_once() {
 }
 
 #[tokio::test]
+async fn no_key_and_no_cookie_makes_a_login_that_outlives_its_key() {
+    let door = door(|_| {}).await;
+    let (_, admin) = door.key("boss", Role::Admin).await;
+    let by_key = door.with_key("POST", "/api/v1/login-codes", &admin, None).await;
+    assert_eq!(by_key.status, 403, "{by_key:?}");
+    assert!(by_key.detail().contains("on the gateway's own machine"), "{by_key:?}");
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "key": admin }))).await;
+    let headers = [cookie(&login), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/login-codes", &headers, None).await.status, 403);
+    // Not even that of the owner, who logs in by such a code.
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "code": code }))).await;
+    let headers = [cookie(&login), door.origin()];
+    assert_eq!(door.ask("POST", "/api/v1/login-codes", &headers, None).await.status, 403);
+    let trail = door.with_key("GET", "/api/v1/audit?action=login-code.", &admin, None).await;
+    let rows = trail.json()["entries"].as_array().expect("rows").len();
+    assert_eq!(rows, 1, "only the one that was made: {trail:?}");
+    assert!(!trail.body.contains(&code[..9]), "{trail:?}");
+}
+
+#[tokio::test]
 async fn who_guesses_keys_is_sent_away_for_a_while() {
     let door = door(|_| {}).await;
     let (_, admin) = door.key("boss", Role::Admin).await;
@@ -266,7 +345,25 @@ async fn who_guesses_keys_is_sent_away_for_a_while() {
     }
     assert_eq!(statuses.first(), Some(&401));
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
-    assert_eq!(door.with_key("GET", "/api/v1/whoami", &admin, None).await.status, 429);
+    for wrong in [json!({ "key": "sgk_guess" }), json!({ "code": "sgl_guess" })] {
+        let refused = door.ask("POST", "/api/v1/login", &[], Some(&wrong)).await;
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert!(refused.detail().contains("come back in"), "{refused:?}");
+    }
+
+    // Others behind the same proxy have the same address: what is right is served all the same.
+    assert_eq!(door.with_key("GET", "/api/v1/whoami", &admin, None).await.status, 200);
+    let login = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "key": admin }))).await;
+    assert_eq!(login.status, 200, "{login:?}");
+    assert_eq!(door.ask("GET", "/api/v1/whoami", &[cookie(&login)], None).await.status, 200);
+    let code = door.gateway.api_keys.login_code().await.expect("a code").reveal().to_owned();
+    let by_code = door.ask("POST", "/api/v1/login", &[], Some(&json!({ "code": code }))).await;
+    assert_eq!(by_code.status, 200, "{by_code:?}");
+    // Who shows nothing, or a login that is over, has guessed nothing and is told how to come in.
+    let none = door.ask("GET", "/api/v1/whoami", &[], None).await;
+    assert!(none.status == 401 && none.detail().contains("needs an API key"), "{none:?}");
+    let over = door.ask("GET", "/api/v1/whoami", &["Cookie: sandgate_session=x".to_owned()], None).await;
+    assert!(over.status == 401 && over.detail().contains("not logged in any more"), "{over:?}");
 }
 
 #[tokio::test]
@@ -323,6 +420,24 @@ async fn a_command_that_makes_no_sense_is_refused_before_anything_starts() {
         .with_key("POST", "/api/v1/sandboxes/nosuch/exec", &user, Some(&json!({ "command": "true" })))
         .await;
     assert_eq!(nowhere.status, 404);
+}
+
+#[tokio::test]
+async fn only_so_many_commands_are_run_to_their_end_at_once() {
+    let door = door(|_| {}).await;
+    let (_, user) = door.key("user", Role::User).await;
+    let places = door.gateway.one_shots.available_permits();
+    assert_eq!(places, 16);
+    let body = json!({ "command": "true" });
+    let path = "/api/v1/sandboxes/box/exec";
+    let held = door.gateway.one_shots.clone().try_acquire_many_owned(16).expect("they are free");
+    let refused = door.with_key("POST", path, &user, Some(&body)).await;
+    assert!(refused.status == 503 && refused.detail().contains("try again"), "{refused:?}");
+    drop(held);
+    // There is no sandbox behind this driver.
+    let tried = door.with_key("POST", path, &user, Some(&body)).await;
+    assert!(!tried.detail().contains("try again"), "{tried:?}");
+    assert_eq!(door.gateway.one_shots.available_permits(), places, "it is given back");
 }
 
 #[tokio::test]

@@ -166,6 +166,23 @@ describe('link', () => {
     expect(socket.closedWith).toBe(1000);
   });
 
+  it('does not take a tab that slept for a lost connection', async () => {
+    const { socket, last } = await live();
+    const pings = () => socket.messages().filter((message) => message.type === 'ping');
+    socket.say({ type: 'pong', id: pings().at(-1)?.id });
+    // The clock goes on while the timers of the tab do not.
+    vi.setSystemTime(Date.now() + 10 * 60_000);
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(pings()).toHaveLength(2);
+    expect(socket.closedWith).toBeNull();
+    expect(last()).toEqual({ is: 'live', mode: 'write' });
+    // It is lost when nobody answers what it asks after it woke.
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(socket.closedWith).toBeNull();
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(socket.closedWith).toBe(1000);
+  });
+
   it('shows the exit code, and tries no more', async () => {
     const { socket, last, sockets } = await live();
     socket.say({ type: 'exit', code: 7 });

@@ -60,8 +60,11 @@ const LOOK_AGAIN_MS = 20;
 
 const PING_MS = 15_000;
 
-/** Without a word for this long (three pings) the connection is taken for lost. */
-const SILENCE_MS = 45_000;
+/**
+ * After so many pings without a word the connection is taken for lost. They are counted, not timed: the timers of a hidden tab may sleep for
+ * minutes, in which nobody is asked, and silence means nothing.
+ */
+const MOST_UNANSWERED = 3;
 
 /** First and longest pause before another try. */
 const BACKOFF_MS = { first: 500, most: 15_000 };
@@ -72,7 +75,8 @@ const CLOSE = { done: 1000, badTicket: 4001, protocol: 4002, detached: 4003, end
 interface Attachment {
   socket: WebSocket;
   unacknowledged: number;
-  heard: number;
+  /** Pings since something was heard. */
+  unanswered: number;
   pinged: Map<number, number>;
   ping: ReturnType<typeof setInterval> | undefined;
   error: string | null;
@@ -138,7 +142,7 @@ export class TerminalLink {
   private attach(ticket: string): void {
     const socket = this.around.socket();
     const attachment: Attachment = {
-      socket, unacknowledged: 0, heard: Date.now(), pinged: new Map(), ping: undefined, error: null,
+      socket, unacknowledged: 0, unanswered: 0, pinged: new Map(), ping: undefined, error: null,
     };
     this.attachment = attachment;
     const current = () => this.attachment === attachment;
@@ -149,7 +153,7 @@ export class TerminalLink {
     };
     socket.onmessage = (event: MessageEvent<unknown>) => {
       if (!current()) return;
-      attachment.heard = Date.now();
+      attachment.unanswered = 0;
       if (event.data instanceof ArrayBuffer) this.output(attachment, new Uint8Array(event.data));
       else if (typeof event.data === 'string') this.said(attachment, event.data);
     };
@@ -266,11 +270,12 @@ export class TerminalLink {
   }
 
   private ping(attachment: Attachment): void {
-    if (Date.now() - attachment.heard > SILENCE_MS) {
+    if (attachment.unanswered >= MOST_UNANSWERED) {
       this.drop();
       this.wait();
       return;
     }
+    attachment.unanswered += 1;
     this.pings += 1;
     attachment.pinged.clear();
     attachment.pinged.set(this.pings, performance.now());

@@ -14,6 +14,9 @@ use crate::session::Peer;
 
 /// Most who may watch one terminal.
 pub const MAX_WATCHERS: usize = 16;
+/// Most cells of a screen. Each costs us 16 bytes on either of a terminal's two screens; a window over all of a 4K display, in letters too small to
+/// read, has 115,000.
+const MAX_CELLS: u32 = 150_000;
 
 /// Somebody who wants to be attached.
 #[derive(Debug)]
@@ -51,6 +54,13 @@ pub(super) struct Clients {
     pub(super) size: WindowSize,
     /// What a writer who has gone had typed; at most what its queue holds.
     pub(super) left: VecDeque<Bytes>,
+}
+
+/// What we keep of a size: each side within its bounds, and no more rows than there are cells for.
+fn kept(size: WindowSize) -> WindowSize {
+    let cols = clamp(size.cols);
+    let rows = clamp(size.rows).min((MAX_CELLS / cols).max(1));
+    WindowSize { cols, rows, ..size }
 }
 
 impl Drop for Client {
@@ -103,7 +113,7 @@ impl Clients {
 
     /// Notes the size, cut to what we keep, and tells the watchers.
     pub(super) fn resize(&mut self, size: WindowSize, shown: Option<&mut Shown>) {
-        self.size = WindowSize { cols: clamp(size.cols), rows: clamp(size.rows), ..size };
+        self.size = kept(size);
         let WindowSize { cols, rows, .. } = self.size;
         if let Some(shown) = shown.filter(|shown| shown.screen.size() != (cols, rows)) {
             shown.screen.resize(cols, rows);
@@ -173,5 +183,32 @@ impl Clients {
 
     pub(super) fn watchers(&self) -> usize {
         self.watchers.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_cut_to_what_a_screen_may_cost() {
+        for ((cols, rows), expected) in [
+            ((80, 24), (80, 24)),
+            ((0, 0), (1, 1)),
+            ((300, 500), (300, 500)),
+            ((300, 501), (300, 500)),
+            ((1, 5000), (1, 1000)),
+            ((5000, 30), (1000, 30)),
+            ((u32::MAX, u32::MAX), (1000, 150)),
+        ] {
+            let mut clients = Clients::default();
+            clients.resize(WindowSize { cols, rows, xpixel: 7, ypixel: 9 }, None);
+            let WindowSize { cols: kept_cols, rows: kept_rows, xpixel, ypixel } = clients.size;
+            assert_eq!((kept_cols, kept_rows), expected, "{cols} x {rows}");
+            assert_eq!((xpixel, ypixel), (7, 9), "the pixels are not ours to judge");
+            // What is kept and what is shown agree, or each attachment would be a resize.
+            let screen = Screen::new(kept_cols, kept_rows).expect("a screen");
+            assert_eq!(screen.size(), expected, "{cols} x {rows}");
+        }
     }
 }

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use sandgate_guest::WindowSize;
-use sandgate_policy::Principal;
+use sandgate_policy::{NoRandomness, Principal};
 use time::OffsetDateTime;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
@@ -46,7 +46,7 @@ use tickets::Tickets;
 pub use attachment::Attachment;
 pub use clients::MAX_WATCHERS;
 pub use outbox::{Message, WINDOW};
-pub use tickets::{Grant, LIFE as TICKET_LIFE, Ticket, TicketError};
+pub use tickets::{Grant, LIFE as TICKET_LIFE, Ticket};
 
 /// Most terminals at once. Each may hold a shell in a sandbox and some megabytes here.
 const MAX_TERMINALS: usize = 1024;
@@ -54,7 +54,7 @@ const MAX_TERMINALS: usize = 1024;
 const MAX_COMMANDS: usize = 64;
 
 /// What a client does at a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Types and sets the size. One at a time.
     Write,
@@ -106,7 +106,7 @@ pub enum TerminalError {
     Ticket,
     /// No ticket could be made.
     #[error(transparent)]
-    NoTicket(#[from] TicketError),
+    NoTicket(#[from] NoRandomness),
 }
 
 /// What a new terminal is to be.
@@ -177,9 +177,18 @@ impl Terminals {
             grace: gateway.config.terminal.grace,
         };
         let id = self.open(Shell { gateway: gateway.clone(), principal: principal.clone(), user }, setup)?;
-        let ticket = self.ticket(Grant { terminal: id.clone(), mode: Mode::Write, principal })?;
-        tracing::info!(terminal = id, "terminal made");
-        Ok((id, ticket))
+        match self.ticket(Grant { terminal: id.clone(), mode: Mode::Write, principal }) {
+            Ok(ticket) => Ok((id, ticket)),
+            Err(error) => {
+                self.withdraw(&id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back a terminal that nobody was told of: without the way to it, its task ends.
+    fn withdraw(&self, id: &str) {
+        self.all.lock().remove(id);
     }
 
     fn open(self: &Arc<Self>, start: impl Start + 'static, setup: Setup) -> Result<String, TerminalError> {

@@ -356,6 +356,15 @@ async fn what_does_not_start_says_why_and_what_nobody_uses_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_terminal_that_nobody_was_told_of_does_not_stay() {
+    let ground = ground();
+    ground.terminals.withdraw(&ground.id);
+    settle().await;
+    assert_eq!(ground.registry.connection_count(), 0, "its task has ended, long before a ticket would");
+    assert!(ground.terminals.list().is_empty() && ground.shell.sizes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_ends_waits_for_writers_alone() {
     let (away, here) = (ground(), ground());
     drop(away.begin().await);

@@ -16,8 +16,11 @@ use super::Mode;
 
 /// How long a ticket can be used.
 pub const LIFE: Duration = Duration::from_secs(30);
-/// Most tickets that wait for their use; one costs less than a kilobyte.
-const MAX_TICKETS: usize = 4096;
+/// Most tickets that wait for their use; one costs less than a kilobyte. Twice as many as there are pairs of a terminal and a mode, so that where
+/// all places are taken somebody has more than one.
+const MAX_TICKETS: usize = 2 * 2 * super::MAX_TERMINALS;
+/// Most of them for one terminal and one mode. Far more than pages that come back at once need.
+const MAX_ALIKE: usize = 32;
 /// Random bytes of one.
 const RANDOM: usize = 16;
 
@@ -50,34 +53,31 @@ pub struct Grant {
     pub principal: Principal,
 }
 
-/// Why there is no ticket.
-#[derive(Debug, thiserror::Error)]
-pub enum TicketError {
-    /// No secret could be made.
-    #[error("{0}")]
-    Random(#[from] NoRandomness),
-    /// All places are taken.
-    #[error("too many tickets wait for their use; try again in half a minute")]
-    TooMany,
-}
+type Hash = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// The tickets that have not been used.
 #[derive(Default)]
 pub(super) struct Tickets {
-    /// By the hash. Bounded by [`MAX_TICKETS`].
-    waiting: Mutex<HashMap<[u8; digest::SHA256_OUTPUT_LEN], (Instant, Grant)>>,
+    /// By the hash. Bounded by [`MAX_TICKETS`] and [`MAX_ALIKE`].
+    waiting: Mutex<HashMap<Hash, (Instant, Grant)>>,
 }
 
 impl Tickets {
-    /// A new ticket, good from `now` for [`LIFE`].
-    pub(super) fn issue(&self, grant: Grant, now: Instant) -> Result<Ticket, TicketError> {
+    /// A new ticket, good from `now` for [`LIFE`]. Where there are too many, an old one goes, and it is one of those who fetch the most: who may
+    /// only watch must not be able to keep anybody else out.
+    pub(super) fn issue(&self, grant: Grant, now: Instant) -> Result<Ticket, NoRandomness> {
         let mut random = [0u8; RANDOM];
         rand::fill(&mut random).map_err(|_| NoRandomness)?;
         let ticket = Ticket(random.iter().map(|byte| format!("{byte:02x}")).collect());
         let mut waiting = self.waiting.lock();
         waiting.retain(|_, (until, _)| *until > now);
-        if waiting.len() >= MAX_TICKETS {
-            return Err(TicketError::TooMany);
+        let alike = waiting.values().filter(|(_, other)| group(other) == group(&grant)).count();
+        if alike >= MAX_ALIKE {
+            drop_oldest(&mut waiting, &grant);
+        } else if waiting.len() >= MAX_TICKETS
+            && let Some(most) = of_the_largest_group(&waiting)
+        {
+            drop_oldest(&mut waiting, &most);
         }
         waiting.insert(hash(ticket.reveal()), (now + LIFE, grant));
         Ok(ticket)
@@ -101,7 +101,33 @@ impl fmt::Debug for Tickets {
     }
 }
 
-fn hash(text: &str) -> [u8; digest::SHA256_OUTPUT_LEN] {
+/// Tickets of one group make room for each other.
+fn group(grant: &Grant) -> (&str, Mode) {
+    (&grant.terminal, grant.mode)
+}
+
+/// One of those that have the most alike.
+fn of_the_largest_group(waiting: &HashMap<Hash, (Instant, Grant)>) -> Option<Grant> {
+    let mut counts: HashMap<(&str, Mode), (usize, &Grant)> = HashMap::new();
+    for (_, grant) in waiting.values() {
+        counts.entry(group(grant)).or_insert((0, grant)).0 += 1;
+    }
+    counts.into_values().max_by_key(|(count, _)| *count).map(|(_, grant)| grant.clone())
+}
+
+/// Makes the oldest ticket of the same group as `grant` void.
+fn drop_oldest(waiting: &mut HashMap<Hash, (Instant, Grant)>, grant: &Grant) {
+    let oldest = waiting
+        .iter()
+        .filter(|(_, (_, other))| group(other) == group(grant))
+        .min_by_key(|(_, (until, _))| *until)
+        .map(|(hash, _)| *hash);
+    if let Some(oldest) = oldest {
+        waiting.remove(&oldest);
+    }
+}
+
+fn hash(text: &str) -> Hash {
     let mut hash = [0; digest::SHA256_OUTPUT_LEN];
     hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     hash
@@ -130,21 +156,42 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded_and_old_ones_make_room() {
+    fn the_oldest_of_its_kind_makes_room_and_no_other() {
         let (tickets, now) = (Tickets::default(), Instant::now());
-        let first = tickets.issue(grant("trm-1"), now).expect("a ticket");
-        for _ in 1..MAX_TICKETS {
-            tickets.issue(grant("trm-2"), now).expect("a ticket");
+        let at = |place: usize| now + Duration::from_millis(place as u64);
+        let issue = |grant: Grant, place| tickets.issue(grant, at(place)).expect("a ticket");
+        let watch = || Grant { mode: Mode::Watch, ..grant("trm-1") };
+        let writer = issue(grant("trm-1"), 0);
+        let elsewhere = issue(Grant { mode: Mode::Watch, ..grant("trm-2") }, 0);
+        // A watcher who fetches one after the other.
+        let watchers: Vec<Ticket> = (0..MAX_ALIKE + 3).map(|place| issue(watch(), place)).collect();
+        assert_eq!(tickets.waiting.lock().len(), MAX_ALIKE + 2);
+        let good = |ticket: &Ticket| tickets.take(ticket.reveal(), at(100)).is_some();
+        assert!(good(&writer) && good(&elsewhere), "others lose nothing");
+        let left: Vec<bool> = watchers.iter().map(good).collect();
+        assert_eq!(left.iter().take_while(|good| !**good).count(), 3, "the oldest go");
+        assert_eq!(left.iter().filter(|good| **good).count(), MAX_ALIKE);
+        issue(watch(), 200);
+        tickets.issue(watch(), now + LIFE + Duration::from_secs(1)).expect("a ticket");
+        assert_eq!(tickets.waiting.lock().len(), 1, "old ones make room by themselves");
+    }
+
+    #[test]
+    fn many_terminals_do_not_keep_others_out() {
+        let (tickets, now) = (Tickets::default(), Instant::now());
+        let issue = |grant: Grant| tickets.issue(grant, now).expect("a ticket");
+        let first = issue(grant("trm-mine"));
+        let mut greedy = 0;
+        while tickets.waiting.lock().len() < MAX_TICKETS {
+            issue(grant(&format!("trm-{}", greedy / MAX_ALIKE)));
+            greedy += 1;
         }
-        assert!(matches!(tickets.issue(grant("trm-2"), now), Err(TicketError::TooMany)));
-        tickets.forget("trm-2");
-        tickets.issue(grant("trm-2"), now).expect("room");
-        assert!(tickets.take(first.reveal(), now).is_some());
-        for _ in 0..MAX_TICKETS - 1 {
-            tickets.issue(grant("trm-2"), now).expect("a ticket");
-        }
-        tickets.issue(grant("trm-2"), now + LIFE).expect("the old ones are gone");
-        assert_eq!(tickets.waiting.lock().len(), 1);
+        let last = issue(grant("trm-late"));
+        assert_eq!(tickets.waiting.lock().len(), MAX_TICKETS, "they are bounded");
+        assert!(tickets.take(first.reveal(), now).is_some() && tickets.take(last.reveal(), now).is_some());
+        tickets.forget("trm-0");
+        let left = tickets.waiting.lock().len();
+        assert!((MAX_TICKETS - 2 - MAX_ALIKE..MAX_TICKETS - 2).contains(&left), "{left}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::{EndReason, Peer};
 use sandgate_gateway::terminal::{
-    Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket, TicketError,
+    Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket,
 };
 use sandgate_policy::Role;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub(crate) struct Create {
     /// Columns; cut to 1 to 1000.
     #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     cols: u32,
-    /// Rows; likewise.
+    /// Rows; likewise, and to 150,000 cells in all.
     #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     rows: u32,
     /// Width in pixels; 0 where nobody knows.
@@ -126,12 +126,15 @@ pub(crate) async fn create(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     let Create { cols, rows, xpixel, ypixel, user } = parse(&body)?;
+    let principal = caller.principal(&gateway, name)?;
+    let sandbox_id = principal.sandbox_id.clone();
     let new = NewTerminal {
-        principal: caller.principal(&gateway, name)?,
+        principal,
         size: protocol::size(cols, rows, xpixel, ypixel),
         user: user.map(String::into_bytes),
     };
     let (terminal, ticket) = gateway.terminals.create(&gateway, new)?;
+    gateway.audit.owner_did("terminal.create", Some(&sandbox_id), terminal.clone()).await;
     let Issued { ticket, expires_in } = issued(&ticket);
     Ok((StatusCode::CREATED, Json(Created { terminal, ticket, expires_in })))
 }
@@ -157,7 +160,13 @@ pub(crate) async fn ticket(
     })?;
     let info = gateway.terminals.get(&id).ok_or(TerminalError::NotFound)?;
     let principal = caller.principal(&gateway, info.sandbox)?;
+    let sandbox_id = principal.sandbox_id.clone();
+    let detail = match mode {
+        Mode::Write => format!("{id}, to write"),
+        Mode::Watch => format!("{id}, to watch"),
+    };
     let ticket = gateway.terminals.ticket(Grant { terminal: id, mode, principal })?;
+    gateway.audit.owner_did("terminal.ticket", Some(&sandbox_id), detail).await;
     Ok((StatusCode::CREATED, Json(issued(&ticket))))
 }
 
@@ -185,11 +194,12 @@ pub(crate) async fn end(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let sandbox_id = gateway.terminals.get(&id).and_then(|info| gateway.sandboxes.id_of(&info.sandbox));
     let reason = EndReason::new(format!("The terminal was ended by {}.", caller.credential));
     if !gateway.terminals.end(&id, reason).await {
         return Err(TerminalError::NotFound.into());
     }
-    tracing::info!(terminal = id, caller = %caller.credential, "terminal ended");
+    gateway.audit.owner_did("terminal.end", sandbox_id.as_deref(), id).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -201,7 +211,7 @@ async fn attach(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let via = extensions.get::<Caller>().map(|caller| caller.via);
-    if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http.origins) {
+    if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
     let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
@@ -227,13 +237,12 @@ fn view(info: TerminalInfo) -> TerminalView {
 impl From<TerminalError> for Problem {
     fn from(error: TerminalError) -> Problem {
         let status = match &error {
-            TerminalError::TooMany
-            | TerminalError::Draining
-            | TerminalError::Busy
-            | TerminalError::NoTicket(TicketError::TooMany) => StatusCode::SERVICE_UNAVAILABLE,
+            TerminalError::TooMany | TerminalError::Draining | TerminalError::Busy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             TerminalError::Ended(_) | TerminalError::Ticket => StatusCode::FORBIDDEN,
             TerminalError::NotFound => StatusCode::NOT_FOUND,
-            TerminalError::NoTicket(TicketError::Random(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            TerminalError::NoTicket(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())
     }
