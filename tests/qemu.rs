@@ -229,10 +229,12 @@ fn heavy_what_is_typed_into_a_paused_machine_arrives_and_its_stop_loses_nothing(
     terminal.wait_for_raw();
     for word in ["alpha", "beta"] {
         pause();
+        terminal.expect("The sandbox was paused.");
         terminal.send(format!("{word}\r"));
         std::thread::sleep(Duration::from_secs(1));
         assert!(!terminal.screen().contains(word), "it does not stand still: {}", terminal.screen());
         gateway.cli(&["sandbox", "resume", "box"]).ok();
+        terminal.expect("The sandbox goes on.");
         // By the terminal inside, and by the program.
         terminal.expect(word);
         terminal.expect(word);

@@ -172,7 +172,7 @@ pub(crate) async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     // It is a GET, and runs commands all the same.
-    if caller.via == Via::Cookie && !origin_allowed(&headers, &gateway.config.http.origins) {
+    if caller.via == Via::Cookie && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
     let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;

@@ -171,8 +171,10 @@ impl Server {
         self.link.mux.opened(stream, &Opened::Exec { passed_stdio: false, own: false });
         let RunningSession { input, output, control, agent, mut record } = session;
         if let AgentForwarding::Refused(reason) = &agent {
+            let line = format!("sandgate: {reason}{eol}");
+            record.said(&line);
             // It fits: nothing else was sent yet.
-            self.link.mux.send_data(stream, Kind::Stderr, format!("sandgate: {reason}{eol}").as_bytes());
+            self.link.mux.send_data(stream, Kind::Stderr, line.as_bytes());
         }
         let forward_agent = async {
             if let (AgentForwarding::On(forward), Some(offered)) = (agent, &offered) {
@@ -196,11 +198,14 @@ impl Server {
             }
             PumpEnd::Lost(error) => {
                 tracing::warn!(session = record.id(), sandbox = self.principal.sandbox_name, %error, "link to the guest lost");
+                let text = format!("The session ended: {error}.");
+                record.said(&format!("sandgate: {text}{eol}"));
                 record.finish(Outcome::LinkLost);
-                Served::Ended(format!("The session ended: {error}."))
+                Served::Ended(text)
             }
             PumpEnd::Cut(text) => {
                 process.control.hangup();
+                record.said(&format!("sandgate: {text}{eol}"));
                 record.finish(Outcome::Ended(text.clone()));
                 Served::Ended(text)
             }

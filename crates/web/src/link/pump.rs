@@ -60,6 +60,10 @@ pub(super) trait Sink {
     /// An error means that it takes no more.
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ready once it takes no more although nothing is written.
+    fn poll_ended(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 impl Sink for ProcessInput {
@@ -69,6 +73,10 @@ impl Sink for ProcessInput {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ProcessInput::poll_shutdown(self, cx)
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ProcessInput::poll_ended(self, cx)
     }
 }
 
@@ -267,6 +275,10 @@ fn take_input<S: AsyncRead + AsyncWrite + Unpin>(
     traffic: &Traffic,
     cx: &mut Context<'_>,
 ) -> Poll<Input> {
+    if input.poll_ended(cx).is_ready() {
+        link.mux.reader_gone(stream);
+        return Poll::Ready(Input::Ended);
+    }
     let data = link.mux.peek(stream, Kind::Stdin);
     if data.is_empty() {
         if !link.mux.peer_eof(stream) {
