@@ -47,7 +47,7 @@ impl Writer {
             let mut write = tokio::task::spawn_blocking(move || (&*file).write_all(&bytes));
             let written = tokio::select! {
                 written = &mut write => written,
-                () = self.is_stuck() => {
+                () = is_stuck(self.recorder.clone()) => {
                     self.give_up();
                     // What is noted of the file is true all the same.
                     write.await
@@ -82,15 +82,15 @@ impl Writer {
         (end, failure)
     }
 
-    /// Resolves when a write takes too long, or too much waits for it.
-    async fn is_stuck(&self) {
-        let _ = tokio::time::timeout(STALLED, self.recorder.failed()).await;
-    }
-
     fn give_up(&mut self) {
         self.recorder.fail();
         if let Some(end) = self.end.take() {
             end();
         }
     }
+}
+
+/// Resolves when a write takes too long, or too much waits for it.
+async fn is_stuck(recorder: Recorder) {
+    let _ = tokio::time::timeout(STALLED, recorder.failed()).await;
 }
