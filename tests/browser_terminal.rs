@@ -142,11 +142,12 @@ fn a_page_is_told_what_ssh_tells() {
     let api = Api::new(gateway);
     let empty = target.dir().join("empty");
     rootfs::empty_image(&empty);
+    let image = rootfs::image();
     let nowhere = format!("unix:{}", target.dir().join("nowhere").display());
     for (name, args) in [
-        ("bare", ["--image", empty.to_str().unwrap()]),
-        ("stranger", ["--user", "nobodyknows"]),
-        ("away", ["--link", nowhere.as_str()]),
+        ("bare", vec!["--image", empty.to_str().unwrap()]),
+        ("stranger", vec!["--image", image.to_str().unwrap(), "--user", "nobodyknows"]),
+        ("away", vec!["--link", nowhere.as_str()]),
     ] {
         gateway.create_sandbox(name, &args);
         let token = gateway.token(name, &[]).token;

@@ -123,8 +123,7 @@ fn a_command_whose_reader_has_gone_gets_sigpipe() {
         return;
     }
     let target = Target::start();
-    let mut script =
-        target.gateway().script("$SANDGATE exec box -- yes | head -n 1; echo ${PIPESTATUS[0]}");
+    let mut script = target.gateway().script("$SANDGATE exec box -- yes | head -n 1; echo ${PIPESTATUS[0]}");
     assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "y\n141");
     let inside = "seq 1 1000000; echo $? >/tmp/seq; exit 6";
     let text = format!("$SANDGATE exec box -- sh -c '{inside}' | head -n 1; echo ${{PIPESTATUS[0]}}");

@@ -163,9 +163,8 @@ fn bulk_passes_exactly_and_a_reader_that_stops_ends_it() {
     let back = ssh(&target, &["box", "cat"], Feed::Bytes(sent.clone()));
     back.exits(0);
     assert_eq!((back.stdout.len(), data::sha256(&back.stdout)), (sent.len(), data::sha256(&sent)));
-    let mut script = target
-        .gateway()
-        .script("$SANDGATE ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c");
+    let mut script =
+        target.gateway().script("$SANDGATE ssh box 'yes; echo $? >/tmp/ended' | head -c 100000 | wc -c");
     assert_eq!(run(&mut script, Feed::Silence, DEADLINE).ok(), "100000");
     let gone = || target.exec("pgrep -x yes").code == 1;
     assert!(until(Duration::from_secs(20), gone), "the command outlives its reader");
@@ -203,8 +202,7 @@ fn a_client_that_pauses_loses_neither_output_nor_exit() {
     }
     let target = Target::start();
     // It fits into the client's credit, so that the session ends meanwhile, and not into the socket.
-    let script =
-        "touch /tmp/up; until test -e /tmp/go; do sleep 0.1; done; head -c 260000 /dev/zero; exit 7";
+    let script = "touch /tmp/up; until test -e /tmp/go; do sleep 0.1; done; head -c 260000 /dev/zero; exit 7";
     let mut client = forwarder(&target, &["box", script]);
     assert!(until(Duration::from_secs(20), || target.exec("test -e /tmp/up").code == 0));
     client.signal(Signal::STOP);

@@ -606,7 +606,8 @@ impl Output {
     pub fn of(bytes: Vec<u8>) -> Output {
         use base64::Engine as _;
         // JSON writes a control character in six bytes: what is full of them, such as zeros, would be six times as long.
-        let is_binary = bytes.iter().any(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b));
+        let is_binary =
+            bytes.iter().any(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b));
         let encoded = |bytes: &[u8]| Output::Base64(base64::engine::general_purpose::STANDARD.encode(bytes));
         if is_binary {
             return encoded(&bytes);

@@ -123,10 +123,7 @@ pub(crate) async fn identify(
     let caller = known(&gateway, request.headers(), client).await?;
     // A page elsewhere can make a browser send our cookie; it cannot make it hide where the request comes from.
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if caller.via == Via::Cookie
-        && changes
-        && !origin_allowed(request.headers(), &gateway.config.http)
-    {
+    if caller.via == Via::Cookie && changes && !origin_allowed(request.headers(), &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this request comes from a page of another origin"));
     }
     let actor = caller.actor();

@@ -89,7 +89,7 @@ struct Pty {
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 enum FromClient {
     /// Nothing more comes for standard input.
-    Eof,
+    Eof {},
     /// A signal by its name without `SIG` (RFC 4254 section 6.9).
     Signal { name: String },
     /// The window has another size.
@@ -371,7 +371,7 @@ impl Connection {
                     self.busy.store(false, Ordering::Relaxed);
                 }
                 Message::Text(text) => match serde_json::from_str(&text) {
-                    Ok(FromClient::Eof) => {
+                    Ok(FromClient::Eof {}) => {
                         if let Some(mut process) = input.take() {
                             // A process that is gone has no use for it.
                             let _ = process.shutdown().await;
@@ -393,7 +393,7 @@ impl Connection {
 
     fn said(&self, message: FromClient, control: &ProcessControl, traffic: &Traffic) -> Result<(), End> {
         match message {
-            FromClient::Eof => Ok(()),
+            FromClient::Eof {} => Ok(()),
             FromClient::Signal { name } => match control.signal(&name) {
                 Ok(()) => Ok(()),
                 Err(error) => self.reply(ToClient::Error { text: format!("No signal was sent: {error}.") }),
@@ -544,7 +544,7 @@ mod tests {
     #[test]
     fn messages_are_read_strictly() {
         let read = |text: &str| serde_json::from_str::<FromClient>(text);
-        assert!(matches!(read(r#"{"type":"eof"}"#), Ok(FromClient::Eof)));
+        assert!(matches!(read(r#"{"type":"eof"}"#), Ok(FromClient::Eof {})));
         assert!(matches!(read(r#"{"type":"signal","name":"INT"}"#), Ok(FromClient::Signal { .. })));
         assert!(matches!(read(r#"{"type":"resize","cols":1,"rows":2}"#), Ok(FromClient::Resize { .. })));
         for bad in [r#"{"type":"eof","more":1}"#, r#"{"type":"kill"}"#, "", "[]"] {

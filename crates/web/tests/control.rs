@@ -12,8 +12,8 @@ use sandgate_driver::Driver;
 use sandgate_gateway::{Config, Gateway};
 use sandgate_guest::{DialSpec, ExecSpec, Guest, GuestError, Program};
 use sandgate_web::api::{
-    AddKey, CreateToken, KeyView, LoginLink, NewSandbox, SandboxView, SessionView, SftpRequest, Status, TokenCreated,
-    TokenView,
+    AddKey, CreateToken, KeyView, LoginLink, NewSandbox, SandboxView, SessionView, SftpRequest, Status,
+    TokenCreated, TokenView,
 };
 use sandgate_web::client::{Client, ClientError};
 use sandgate_web::{ControlSocket, LinkDial, socket_path};
@@ -140,8 +140,7 @@ async fn a_login_code_is_made_here_and_leaves_a_trace() {
     api.gateway.api_keys.login_by_code(link.code.as_bytes()).expect("it is good");
     api.gateway.store.flush().await;
     let audit = api.gateway.store.audit_tail(10).await.expect("rows");
-    let rows: Vec<(&str, &str)> =
-        audit.iter().map(|row| (row.action.as_str(), row.actor.as_str())).collect();
+    let rows: Vec<(&str, &str)> = audit.iter().map(|row| (row.action.as_str(), row.actor.as_str())).collect();
     assert_eq!(rows, [("login-code.create", "local owner")]);
     assert!(!audit.iter().any(|row| row.detail.contains(&link.code[..9])));
 }
