@@ -39,6 +39,8 @@ const DATABASE: &str = "sandgate.db";
 const HOST_KEYS: &str = "host_keys";
 /// Commands at once that one request runs to their end. Each may hold 16 MiB of output here, and again as JSON.
 const MAX_ONE_SHOTS: usize = 16;
+/// Commands over a WebSocket at once, those included that were not said yet.
+const MAX_STREAMS: usize = 512;
 /// The file whose lock says that a gateway works on the data directory.
 const LOCK: &str = "gateway.lock";
 
@@ -78,6 +80,8 @@ pub struct Gateway {
     pub per_credential: Arc<PerCredential>,
     /// Places for commands that one request runs to their end, whichever listener it came by.
     pub one_shots: Arc<Semaphore>,
+    /// Places for commands over a WebSocket, which is no connection of the listener's any more.
+    pub streams: Arc<Semaphore>,
     /// The way to end gracefully.
     pub drainer: Drainer,
     /// The host keys, the preferred first.
@@ -184,6 +188,7 @@ impl Gateway {
             unauthenticated: Arc::default(),
             per_credential: Arc::default(),
             one_shots: Arc::new(Semaphore::new(MAX_ONE_SHOTS)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             drainer: Drainer::default(),
             host_keys,
             started_at,

@@ -182,9 +182,16 @@ pub(crate) async fn stream(
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     let principal = caller.principal(&gateway, name)?;
+    let Ok(place) = gateway.streams.clone().try_acquire_owned() else {
+        let detail = "too many commands run over WebSockets at the moment; try again later";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
     upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let peer = extensions.get::<Peer>().copied();
-    Ok(upgrade.on_upgrade(move |socket| serve(gateway, principal, socket, peer)))
+    Ok(upgrade.on_upgrade(async move |socket| {
+        serve(gateway, principal, socket, peer).await;
+        drop(place);
+    }))
 }
 
 async fn serve(gateway: Arc<Gateway>, principal: Principal, socket: WebSocket, peer: Option<Peer>) {
