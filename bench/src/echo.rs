@@ -36,15 +36,26 @@ pub enum Load<'a> {
     StalledForward(&'a Peer),
 }
 
-/// Microseconds from key to echo, `samples` on each side, in alternating batches.
-pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Series; 2]> {
-    let mut series = [Series::default(), Series::default()];
+/// What one side needed for one key.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// Microseconds from the key to its echo.
+    pub echo: Series,
+    /// Microseconds of CPU of all server processes, each value the mean of a batch; measured only while nothing else runs.
+    pub cpu: Series,
+}
+
+/// Presses `samples` keys on each side, in alternating batches.
+pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Keys; 2]> {
+    let mut costs = [Keys::default(), Keys::default()];
     match load {
         Load::Idle => {
             let mut keyboards = [Keyboard::open(&sides[0])?, Keyboard::open(&sides[1])?];
             for _ in 0..samples.div_ceil(BATCH) {
-                for (keyboard, series) in keyboards.iter_mut().zip(&mut series) {
-                    keyboard.batch(series)?;
+                for ((keyboard, side), cost) in keyboards.iter_mut().zip(sides).zip(&mut costs) {
+                    let before = side.account.cpu_seconds()?;
+                    keyboard.batch(&mut cost.echo)?;
+                    cost.cpu.push((side.account.cpu_seconds()? - before) * 1e6 / f64::from(BATCH));
                 }
             }
         }
@@ -52,7 +63,7 @@ pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Serie
             // Only one load at a time: each side is measured with the machine to itself, in several turns.
             const TURNS: u32 = 4;
             for _ in 0..TURNS {
-                for (side, series) in sides.iter().zip(&mut series) {
+                for (side, cost) in sides.iter().zip(&mut costs) {
                     let master = Master::start(side)?;
                     let mut beside = match load {
                         Load::StalledForward(peer) => Beside::stalled(side, peer)?,
@@ -60,7 +71,7 @@ pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Serie
                     };
                     let mut keyboard = Keyboard::open_on(side, &side.control_path())?;
                     for _ in 0..samples.div_ceil(BATCH * TURNS) {
-                        keyboard.batch(series)?;
+                        keyboard.batch(&mut cost.echo)?;
                     }
                     beside.check()?;
                     drop((keyboard, beside, master));
@@ -68,7 +79,7 @@ pub fn measure(sides: &[Side; 2], load: Load<'_>, samples: u32) -> Result<[Serie
             }
         }
     }
-    Ok(series)
+    Ok(costs)
 }
 
 /// What another channel of the control master's connection does meanwhile.

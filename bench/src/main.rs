@@ -29,6 +29,7 @@ use anyhow::{Context, Result, bail};
 use bulk::{CIPHERS, Direction};
 use echo::Load;
 use forward::Peer;
+use latency::Latency;
 use report::{Budget, Report, cell, machine, version};
 use side::{Kind, Side};
 use stats::ratio;
@@ -150,18 +151,12 @@ fn run(
         bulk_lines(sides, plan, &mut report)?;
     }
     if wanted("connect") {
-        let [ours, theirs] = latency::new_connections(sides, plan.connect_pairs)?;
-        report.ratio("`ssh host true`, new connection each", [&ours, &theirs], "ms", 1, Budget::AtMost(0.6));
+        let costs = latency::new_connections(sides, plan.connect_pairs)?;
+        command_lines("`ssh host true`, new connection each", &costs, Budget::AtMost(0.6), &mut report);
     }
     if wanted("exec") {
-        let [ours, theirs] = latency::multiplexed(sides, plan.exec_pairs)?;
-        report.ratio(
-            "`true` over one ControlMaster connection",
-            [&ours, &theirs],
-            "ms",
-            1,
-            Budget::AtMost(1.0),
-        );
+        let costs = latency::multiplexed(sides, plan.exec_pairs)?;
+        command_lines("`true` over one ControlMaster connection", &costs, Budget::AtMost(1.0), &mut report);
     }
     if wanted("echo") {
         echo_lines(sides, &peer, plan, &mut report)?;
@@ -228,16 +223,25 @@ fn bulk_lines(sides: &[Side; 2], plan: &Plan, report: &mut Report) -> Result<()>
     Ok(())
 }
 
+/// The time of a short command, with its budget, and its CPU.
+fn command_lines(what: &str, costs: &[Latency; 2], budget: Budget, report: &mut Report) {
+    let [ours, theirs] = costs;
+    report.ratio(what, [&ours.wall, &theirs.wall], "ms", 1, budget);
+    report.ratio(&format!("{what}: server CPU for each"), [&ours.cpu, &theirs.cpu], "ms", 2, Budget::None);
+}
+
 fn echo_lines(sides: &[Side; 2], peer: &Peer, plan: &Plan, report: &mut Report) -> Result<()> {
-    let [ours_idle, theirs_idle] = echo::measure(sides, Load::Idle, plan.keys)?;
-    let [ours_busy, theirs_busy] = echo::measure(sides, Load::Yes, plan.keys)?;
-    let [ours_stalled, theirs_stalled] = echo::measure(sides, Load::StalledForward(peer), plan.keys)?;
+    let [ours_quiet, theirs_quiet] = echo::measure(sides, Load::Idle, plan.keys)?;
+    let (ours_idle, theirs_idle) = (&ours_quiet.echo, &theirs_quiet.echo);
+    let [ours_busy, theirs_busy] = echo::measure(sides, Load::Yes, plan.keys)?.map(|cost| cost.echo);
+    let [ours_stalled, theirs_stalled] =
+        echo::measure(sides, Load::StalledForward(peer), plan.keys)?.map(|cost| cost.echo);
     let reference = theirs_idle.percentile(99.0);
     let show = |s: &stats::Series| {
         format!("p50 {:.0} µs, p99 {:.0} µs (n={})", s.median(), s.percentile(99.0), s.len())
     };
     for (what, ours, theirs) in [
-        ("key press to echo, idle: p99", &ours_idle, &theirs_idle),
+        ("key press to echo, idle: p99", ours_idle, theirs_idle),
         (
             "key press to echo, `yes` in another channel: p99, against sshd's idle p99",
             &ours_busy,
@@ -257,6 +261,13 @@ fn echo_lines(sides: &[Side; 2], peer: &Peer, plan: &Plan, report: &mut Report) 
             Budget::AtMost(1.2),
         );
     }
+    report.ratio(
+        "key press to echo, idle: server CPU for each key",
+        [&ours_quiet.cpu, &theirs_quiet.cpu],
+        "µs",
+        0,
+        Budget::None,
+    );
     report.note(format!(
         "echo: one byte into `ssh -tt host 'stty -icanon echo; exec cat >/dev/null'`, time to its echo, {} ms between keys; under load the \
          session and `yes` share a ControlMaster, so the client's own work on the flood is part of both servers' figures. Beside \

@@ -54,7 +54,7 @@ pub fn lines(
     }
     let show =
         |s: &Series| format!("p50 {:.0} µs, p99 {:.0} µs (n={})", s.median(), s.percentile(99.0), s.len());
-    let [mux, links] = echo::measure(&sides, Load::Idle, keys)?;
+    let [mux, links] = echo::measure(&sides, Load::Idle, keys)?.map(|cost| cost.echo);
     let idle = ratio(mux.percentile(99.0), links.percentile(99.0));
     report.figure(
         "key press to echo, `exec:` and `unix:`, idle: p99",
@@ -63,7 +63,7 @@ pub fn lines(
         (idle, " ×"),
         Budget::None,
     );
-    let [mux, links] = echo::measure(&sides, Load::Yes, keys)?;
+    let [mux, links] = echo::measure(&sides, Load::Yes, keys)?.map(|cost| cost.echo);
     report.figure(
         "key press to echo, `exec:` and `unix:`, `yes` in another channel: p99",
         show(&mux),
