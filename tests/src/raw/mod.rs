@@ -46,6 +46,13 @@ pub enum Proof<'a> {
     Key(&'a std::path::Path),
 }
 
+/// A disconnect message in words: its code and text.
+fn disconnect(message: &[u8]) -> io::Result<String> {
+    let mut reader = Reader::new(&message[1..]);
+    let (code, text) = (reader.u32()?, reader.string()?);
+    Ok(format!("disconnect {code}: {}", String::from_utf8_lossy(text)))
+}
+
 impl Client {
     /// Connects and stops there: not a byte is sent.
     ///
@@ -187,10 +194,7 @@ impl Client {
             let message = self.receive_any()?;
             match message.first() {
                 Some(&codec::DISCONNECT) => {
-                    let mut reader = Reader::new(&message[1..]);
-                    let (code, text) = (reader.u32()?, reader.string()?);
-                    let text = format!("disconnect {code}: {}", String::from_utf8_lossy(text));
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, disconnect(&message)?));
                 }
                 Some(&(codec::IGNORE | codec::DEBUG | codec::EXT_INFO | codec::BANNER)) => {}
                 Some(&codec::KEXINIT) => self.exchange_keys(Some(message))?,
@@ -206,7 +210,8 @@ impl Client {
         }
     }
 
-    /// Reads on until the connection ends, and tells how: the text of a disconnect message, or the kind of the error.
+    /// Reads on until the connection ends, and tells how: the text of a disconnect message, or the kind of the error. Nothing is
+    /// answered meanwhile, so that no write of ours can fail before the server's last words are read.
     ///
     /// # Errors
     /// A server that keeps the connection open past `deadline`.
@@ -218,7 +223,10 @@ impl Client {
                 return Err("the server kept the connection open".into());
             }
             self.patience = left;
-            match self.receive() {
+            match self.receive_any() {
+                Ok(message) if message.first() == Some(&codec::DISCONNECT) => {
+                    return disconnect(&message).map_err(|err| err.to_string());
+                }
                 Ok(_) => {}
                 Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(err) => return Ok(err.to_string()),

@@ -52,8 +52,10 @@ use shared::{Shared, State};
 use crate::connection::{Config, Connection};
 use crate::event::{EndReason, Ended};
 
-/// How long the last output (usually `SSH_MSG_DISCONNECT`) may take to leave.
+/// How long the last output (usually `SSH_MSG_DISCONNECT`) may take to leave, and the client to close its side then.
 const LINGER: Duration = Duration::from_secs(2);
+/// The same for a client that has not logged in: a flood of them must not hold many sockets for long.
+const LINGER_UNKNOWN: Duration = Duration::from_millis(500);
 /// Rounds of reading and writing before other tasks get a turn.
 const ROUNDS: u32 = 16;
 
@@ -220,12 +222,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Writes what is left, closes the socket and gives the reason.
+    /// Writes what is left, closes our direction, waits a moment for the client to close its own, and gives the reason.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let ended = self.shared.with(|state| state.connection.ended().cloned());
         let ended = ended.unwrap_or(Ended { reason: EndReason::Abandoned, authenticated: false });
         if self.linger_until.is_none() {
-            self.linger_until = now().checked_add(LINGER);
+            let patience = if ended.authenticated { LINGER } else { LINGER_UNKNOWN };
+            self.linger_until = now().checked_add(patience);
         }
         let stream = &mut self.stream;
         let write_more = matches!(
@@ -246,10 +249,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
-        if closed.is_pending() {
+        // A socket that is closed with input unread resets its connection, and a reset takes away what the client has not read yet.
+        if closed.is_pending() || (write_more && self.poll_discard(cx).is_pending()) {
             ready!(self.poll_timer(cx));
         }
         Poll::Ready(ended)
+    }
+
+    /// Reads and forgets what still arrives; ready when the client has closed its side.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 8 * 1024];
+        for _ in 0..ROUNDS {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
