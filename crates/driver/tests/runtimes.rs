@@ -21,7 +21,8 @@ async fn round(name: &str, runtime: Runtime, checks: &str, expected: &str) {
     if !is_installed(name) {
         return skip(&format!("{name} is not installed"));
     }
-    let mut spec = rig.spec(&format!("by-{name}"));
+    let kind = if matches!(runtime, Runtime::Path(_)) { "path" } else { "name" };
+    let mut spec = rig.spec(&format!("by-{kind}-{name}"));
     spec.runtime = runtime;
     let id = spec.id.clone();
     rig.driver.create(&spec, &NoProgress).await.unwrap();
@@ -58,6 +59,14 @@ async fn runc() {
 #[tokio::test]
 async fn crun() {
     round("crun", Runtime::Crun, CHECKS, "0\n/usr/bin/env\nrefused\n1\nnone\nlo\n").await;
+}
+
+#[tokio::test]
+async fn a_runtime_by_its_path() {
+    let Some(path) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|it| Path::new(it).exists()) else {
+        return skip("runc is not installed");
+    };
+    round("runc", Runtime::Path(path.into()), CHECKS, "0\n/usr/bin/env\nrefused\n1\nnone\nlo\n").await;
 }
 
 #[tokio::test]
@@ -137,19 +146,39 @@ fn an_ordinary_user_without_subordinate_ids() {
     ordinary_user(61_234, "1");
 }
 
+/// An account with subordinate ids, as `useradd` gives them; gone with this value.
+struct Account(&'static str);
+
+impl Account {
+    const UID: u32 = 61_235;
+
+    fn make(name: &'static str) -> Option<Self> {
+        let uid = Self::UID.to_string();
+        let made = Command::new("useradd").args(["-M", "-s", "/usr/sbin/nologin", "-u", &uid, name]).output();
+        made.is_ok_and(|output| output.status.success()).then_some(Self(name))
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(self.0).output();
+    }
+}
+
 #[test]
 fn an_ordinary_user_with_subordinate_ids() {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let name = "sandgate-test-ids";
+    // What a run that was killed has left.
+    drop(Account(name));
+    let Some(_account) = Account::make(name) else {
+        return skip("no account can be made (useradd, as root)");
+    };
     let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    let uid = subuid.lines().filter_map(|line| line.split(':').next()).find_map(|name| {
-        let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
-        line.split(':').nth(2)?.parse().ok()
-    });
-    match uid {
-        None => skip("no account has subordinate ids"),
-        Some(_) if !Path::new("/usr/bin/newuidmap").exists() => {
-            skip("newuidmap is not installed (Debian's package uidmap)");
-        }
-        Some(uid) => ordinary_user(uid, "2"),
+    if !subuid.lines().any(|line| line.split(':').next() == Some(name)) {
+        return skip("useradd gives no subordinate ids here");
     }
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        return skip("newuidmap is not installed (Debian's package uidmap)");
+    }
+    ordinary_user(Account::UID, "2");
 }

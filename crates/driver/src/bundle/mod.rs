@@ -312,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_bundle_has_every_fence() {
-        let spec = SandboxSpec::new("a".parse().unwrap(), "box");
+        let mut spec = SandboxSpec::new("a".parse().unwrap(), "box");
+        spec.cpus = Some(1.5);
         let meta = meta(Identity::Mapped { base: 1 << 30, size: 65_536 });
         let bundle = build(&situation(&spec, &meta)).unwrap();
         let linux = bundle.linux().as_ref().unwrap();
@@ -331,6 +332,9 @@ mod tests {
         let resources = linux.resources().as_ref().unwrap();
         assert_eq!(resources.memory().as_ref().unwrap().limit(), Some(1 << 30));
         assert_eq!(resources.pids().as_ref().unwrap().limit(), 1024);
+        let cpu = resources.cpu().as_ref().unwrap();
+        let period = cpu.period().unwrap();
+        assert_eq!(cpu.quota().map(|quota| quota * 2), i64::try_from(period * 3).ok());
     }
 
     #[test]
