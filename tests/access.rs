@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use sandgate_tests::client::{DEADLINE, make_key};
 use sandgate_tests::process::Guard;
+use sandgate_tests::raw::codec::{self, Writer};
 use sandgate_tests::raw::{Client, Proof};
 use sandgate_tests::terminal::Terminal;
 use sandgate_tests::wait::until;
@@ -134,8 +135,9 @@ fn timed_revoking_a_token_ends_its_sessions() {
     let other = target.master();
     let token = target.gateway().token("box", &[]);
     let sessions = long_sessions(&target, &token.token);
+    let asked = Instant::now();
     target.gateway().cli(&["token", "revoke", &token.id]).ok();
-    ended_within(sessions, Instant::now(), Duration::from_secs(1), "revoked");
+    ended_within(sessions, asked, Duration::from_secs(1), "revoked");
     let output = as_user(&target, &token.token, &["echo never"]);
     denied(&output);
     assert!(output.errors().contains("revoked at"), "{}", output.errors());
@@ -156,13 +158,17 @@ fn timed_revocation_reaches_a_flood() {
     let target = Target::start();
     let token = target.gateway().token("box", &[]);
     let mut command = target.ssh(&["-l", &token.token, "box", "yes"]);
-    let mut flood = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    let said = target.dir().join("said");
+    let stderr = std::fs::File::create(&said).unwrap();
+    let mut flood = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr));
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(flood.wait(Duration::ZERO), None, "the flood did not start");
     let start = Instant::now();
     target.gateway().cli(&["token", "revoke", &token.id]).ok();
     assert!(flood.wait(Duration::from_secs(10)).is_some(), "the session goes on");
-    assert!(start.elapsed() < Duration::from_millis(1500), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(said.contains("revoked"), "no line to the user: {said:?}");
 }
 
 #[test]
@@ -298,6 +304,16 @@ fn limits_say_which_they_are() {
         true
     }));
     drop(held);
+    // Two failed attempts end a connection with a reason.
+    let mut client = Client::connect(target.port).unwrap();
+    client.request_service("ssh-userauth").unwrap();
+    let attempt = Writer::new(codec::USERAUTH_REQUEST).string("box").string("ssh-connection");
+    let attempt = attempt.string("password").byte(0).string("wrong").done();
+    client.send(&attempt).unwrap();
+    assert_eq!(client.receive().unwrap()[0], codec::USERAUTH_FAILURE);
+    client.send(&attempt).unwrap();
+    let end = client.wait_for_end(Duration::from_secs(10)).unwrap();
+    assert!(end.starts_with("disconnect ") && end.contains("authentication failures"), "{end}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn a_hundred_sessions_at_once() {
 }
 
 /// Other channels answer within this while one of them is stuck.
-const PROMPT: Duration = Duration::from_secs(4);
+const PROMPT: Duration = Duration::from_secs(2);
 
 #[track_caller]
 fn echoes_promptly(master: &sandgate_tests::client::Master) {

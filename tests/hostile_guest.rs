@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use sandgate_tests::agent::Agent;
 use sandgate_tests::forward::Near;
 use sandgate_tests::gateway::Gateway;
-use sandgate_tests::process::{Guard, resident, try_run};
+use sandgate_tests::process::{Guard, peak, resident, try_run};
 use sandgate_tests::wait::free_port;
 use sandgate_tests::{Feed, Options, Output, Target, paths, run, skip};
 
@@ -134,7 +134,7 @@ fn an_agent_that_attacks_at_once() {
         arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
         arena.others_are_fine(mode);
     }
-    let grown = resident(arena.target.pid()).saturating_sub(before);
+    let grown = peak(arena.target.pid()).saturating_sub(before);
     assert!(grown < GROWTH, "grew by {grown}");
 }
 
@@ -172,10 +172,11 @@ fn attacks_during_a_session(modes: &[&str]) {
             "{mode}"
         );
         arena.others_are_fine(mode);
+        // At its highest, with the guest still at it.
+        let grown = peak(arena.target.pid()).saturating_sub(before);
+        assert!(grown < GROWTH, "{mode}: grew by {grown}");
         drop(left_alone);
         arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
-        let grown = resident(arena.target.pid()).saturating_sub(before);
-        assert!(grown < GROWTH, "{mode}: grew by {grown}");
     }
     let log = arena.target.log();
     assert!(!log.contains("panicked"), "a panic in the gateway");
@@ -225,7 +226,7 @@ fn an_agent_that_attacks_forwards() {
             "{mode}: an escape sequence reached the terminal"
         );
         arena.gateway().cli(&["sandbox", "rm", "--force", mode]).ok();
-        let grown = resident(arena.target.pid()).saturating_sub(before);
+        let grown = peak(arena.target.pid()).saturating_sub(before);
         assert!(grown < GROWTH, "{mode}: grew by {grown}");
     }
     let log = arena.target.log();

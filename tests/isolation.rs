@@ -245,3 +245,22 @@ fn a_memory_hog_stays_inside() {
     assert_ne!(output.code, 0, "a GiB was taken where 128 MiB are allowed");
     assert_eq!(target.exec("python3 -c 'b=bytearray(32<<20); print(len(b))'").ok(), "33554432");
 }
+
+#[test]
+fn a_busy_loop_gets_its_share_and_no_more() {
+    if skip::oracle_lacks("sandbox") {
+        return;
+    }
+    let target = Target::start_with(&Options {
+        create_args: vec!["--cpus".into(), "0.25".into()],
+        ..Options::default()
+    });
+    if limits_are_off(&target) {
+        skip::because("no cgroup hierarchy can be written, so CPU is not limited");
+        return;
+    }
+    let busy = "python3 -c '\nimport time\nend=time.monotonic()+4\nwhile time.monotonic()<end: pass\nprint(time.process_time())'";
+    let used: f64 = target.exec(busy).ok().parse().unwrap();
+    // Of four seconds a quarter, and what the first period gives beyond it.
+    assert!((0.1..1.6).contains(&used), "{used} s of CPU in 4 s with a quarter of a core");
+}

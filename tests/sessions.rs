@@ -416,4 +416,9 @@ fn a_client_that_stopped_answering_is_dropped_and_an_idle_one_is_not() {
     );
     assert!(start.elapsed() > Duration::from_millis(1500), "dropped before three keepalives were missed");
     assert!(far_side_runs(&target, &idle), "a client that answers was dropped");
+    if target.kind() == sandgate_tests::Kind::Gateway {
+        let log = target.log();
+        let told = |line: &&str| line.contains("WARN") && line.contains("client is not responding");
+        assert_eq!(log.lines().filter(told).count(), 1, "one warning: {log}");
+    }
 }

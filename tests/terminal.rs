@@ -146,7 +146,7 @@ fn heavy_nothing_is_lost_at_the_end() {
     let shared = in_parallel(4, scaled(1000), |_| {
         check_seq(&run(&mut master.ssh(&["-tt", "box", "seq 1 20000"]), Feed::Null, deadline), &as_written)
     });
-    let plain = in_parallel(3, scaled(50), |_| {
+    let plain = in_parallel(3, scaled(1000), |_| {
         check_seq(&run(&mut target.ssh(&["-tt", "box", "seq 1 20000"]), Feed::Null, deadline), &expected)
     });
     assert!(shared.is_empty() && plain.is_empty(), "shared: {shared:?}\nplain: {plain:?}");
