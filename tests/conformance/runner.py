@@ -8,8 +8,9 @@ name is the login name, and either listens (`sshd -f`) or relays one connection 
 The scripts that copy files run a second time without a gateway, with `sandgate-sftp-server` and `sandgate-scp` in place of
 OpenSSH's programs.
 
-`scripts.tsv` lists every script with what is expected of it. The exit status is 1 when a script that should pass
-fails, when a script is not listed, or when one that is listed as failing passes (the list must then be corrected).
+`scripts.tsv` lists every script with what is expected of it, and those of newer releases of OpenSSH that the package lacks, with
+the test that stands in for each. The exit status is 1 when a script that should pass fails, when a script is not listed, or when one
+that is listed as failing passes, or as lacking is there (the list must then be corrected).
 
 `--server sshd` runs the same scripts against the real sshd: the baseline that tells which ones this machine can
 pass at all.
@@ -40,6 +41,8 @@ KEY_TYPES = ["ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256",
              "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com", "ssh-rsa", "ssh-dss"]
 # Scripts that forward connections between ports of one machine: their sandbox has the network of the machine.
 ONE_NETWORK = {"agent", "connection-timeout", "dynamic-forward", "forward-control", "forwarding", "multiplex"}
+# What is expected of a script that is not to be run: it cannot apply, or Debian's package does not have it.
+NOT_RUN = ("n/a", "absent")
 # A script that takes longer than this is stuck; the longest with real sshd (rekey) needs about two minutes.
 DEFAULT_LIMIT = 420
 
@@ -50,12 +53,12 @@ class Row:
     def __init__(self, name, expect, note):
         self.name, _, way = name.partition("@")
         self.way, self.expect, self.note = way or "gateway", expect, note
-        self.result = "n/a" if expect == "n/a" else "not run"
+        self.result = expect if expect in NOT_RUN else "not run"
         self.seconds = None
         self.detail = ""
 
     def ok(self):
-        if self.expect == "n/a":
+        if self.expect in NOT_RUN:
             return True
         if self.expect == "pass":
             return self.result == "pass"
@@ -83,6 +86,11 @@ def unlisted(rows):
     helpers = {"test-exec", "sshd-log-wrapper", "scp-ssh-wrapper", "ssh2putty", "valgrind-unit"}
     known = {r.name for r in rows} | helpers
     return sorted(p.stem for p in REGRESS.glob("*.sh") if p.stem not in known)
+
+
+def no_longer_absent(rows):
+    """Scripts that are listed as lacking and are there."""
+    return sorted({r.name for r in rows if r.expect == "absent" and (REGRESS / f"{r.name}.sh").exists()})
 
 
 def in_user_namespace():
@@ -280,7 +288,7 @@ def table(rows):
     lines = ["| script | result | note |", "| --- | --- | --- |"]
     for row in sorted(rows, key=lambda r: r.name):
         note = row.note
-        if row.result not in ("pass", "n/a") and row.detail:
+        if row.result not in ("pass", *NOT_RUN) and row.detail:
             note = f"{note} ({row.detail})" if note else row.detail
         lines.append(f"| {row.name} | {row.result} | {note.replace('|', chr(92) + '|')} |")
     return lines
@@ -288,15 +296,15 @@ def table(rows):
 
 def write_table(rows, path, work):
     passed = sum(r.result == "pass" for r in rows)
-    failed = sum(r.result not in ("pass", "n/a") for r in rows)
-    na = sum(r.result == "n/a" for r in rows)
+    failed = sum(r.result not in ("pass", *NOT_RUN) for r in rows)
+    na, absent = (sum(r.result == it for r in rows) for it in NOT_RUN)
     out = [
         "# Conformance: OpenSSH's own regress scripts", "",
         "Made by `tests/conformance/run.sh`; do not edit. The scripts are those of Debian's `openssh-tests`, the client is the",
         "stock one, and the server is the gateway with a sandbox of `--image host`. `tests/conformance/README.md` says how the",
         "scripts, which expect to start sshd themselves, are pointed at it.", "",
         f"* client: {client_version()}", f"* scripts: openssh-tests {package_version()}",
-        f"* result: {passed} pass, {failed} fail, {na} cannot apply", "",
+        f"* result: {passed} pass, {failed} fail, {na} cannot apply, {absent} not in the package (*absent* below)", "",
         "Loops over algorithms (`ssh -Q`) go over what both sides have. The gateway, with `[ssh] compat = true`, offered:", "",
         *offer_lines(work), "",
         "## Through the gateway", "",
@@ -328,11 +336,11 @@ def main():
         print("conformance: skipped: the package openssh-tests is not installed", file=sys.stderr)
         return 77
     rows = read_rows()
-    missing = unlisted(rows)
+    missing, arrived = unlisted(rows), no_longer_absent(rows)
     if args.server == "sshd":
         args.way = "gateway"  # there is one way to run the real sshd
     chosen = [r for r in rows if (not args.scripts or r.name in args.scripts) and args.way in (None, r.way)]
-    runnable = [r for r in chosen if r.expect != "n/a" or args.all or args.scripts]
+    runnable = [r for r in chosen if r.expect not in NOT_RUN or (r.expect == "n/a" and (args.all or args.scripts))]
     alone = any(r.way == "program" for r in runnable)
     for program in (pathlib.Path(args.binary).parent / name for name in PROGRAMS if alone):
         if not program.exists():
@@ -381,12 +389,14 @@ def main():
         return 1
     for name in missing:
         print(f"conformance: {name}.sh is not listed in scripts.tsv", file=sys.stderr)
+    for name in arrived:
+        print(f"conformance: {name}.sh is listed as absent and is there", file=sys.stderr)
     for row in wrong:
         print(f"wrong: {row.name} {row.result} (expected {row.expect})")
     print(f"conformance: {sum(r.result == 'pass' for r in runnable)} pass, "
           f"{sum(r.result == 'fail' for r in runnable)} fail, {sum(r.result == 'skipped' for r in runnable)} skipped, "
           f"{sum(r.expect == 'n/a' for r in chosen)} n/a")
-    return 1 if wrong or missing else 0
+    return 1 if wrong or missing or arrived else 0
 
 
 if __name__ == "__main__":

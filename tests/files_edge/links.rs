@@ -4,8 +4,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
+use sandgate_tests::files::Look;
 use sandgate_tests::raw::codec::Writer;
 use sandgate_tests::sftp::{Ground, code, kind};
+use sandgate_tests::skip;
 
 /// A file, a directory, and links of all kinds.
 fn links(dir: &Path) {
@@ -114,4 +116,71 @@ fn requests_tell_links_from_what_they_lead_to() {
     let text = [&b"\xff\n "[..], &[b'/'; 4000]].concat();
     sftp.tell(kind::SYMLINK, Writer::default().string(&text).string(at("odd"))).unwrap();
     assert_eq!(sftp.name(kind::READLINK, &at("odd")).unwrap(), text);
+}
+
+/// What came of one `scp -O`: its code, its words, and what lies on both sides then.
+type Outcome = (String, i32, Vec<String>, String, String);
+
+/// Copies by `scp -O` from and to links of all kinds, one after the other.
+fn by_the_old_scp(ground: &Ground) -> Vec<Outcome> {
+    let server = ground.open_dir("server");
+    links(&server);
+    // Too much is in it again and again; one file in a directory of its own is as good a circle.
+    std::fs::remove_file(server.join("here")).unwrap();
+    std::fs::create_dir(server.join("round")).unwrap();
+    std::fs::write(server.join("round/x"), "x").unwrap();
+    symlink("../round", server.join("round/again")).unwrap();
+    let near = ground.target.dir().join("near");
+    std::fs::create_dir_all(near.join("tree/sub")).unwrap();
+    std::fs::write(near.join("tree/file"), "file").unwrap();
+    let far = server.display().to_string();
+
+    let mut copies = vec![format!("box:{far}/round near"), format!("box:{far} near/all")];
+    let names = ["good", "to-dir", "dangling", "far", "loop-a", "self", "through-file", "missing"];
+    copies.extend(names.map(|name| format!("box:{far}/{name} near/{name}")));
+    // To a link that leads nowhere last of all, since it makes what the link names.
+    for name in ["good", "to-dir", "far", "loop-a", "self", "through-file", "dangling"] {
+        copies.push(format!("near/tree/file box:{far}/{name}"));
+        copies.push(format!("near/tree box:{far}/{name}"));
+    }
+    let master = ground.target.master();
+    let shared = master.option();
+    let outcome = |copy: String| {
+        let arguments: Vec<&str> = [&*shared, "-O", "-r"].into_iter().chain(copy.split(' ')).collect();
+        let output = ground.scp(&arguments);
+        // In the order of the listing, which is not the same in two directories.
+        let mut words: Vec<String> = output.errors().lines().map(|line| line.replace(&far, "DIR")).collect();
+        words.sort();
+        (
+            copy.replace(&far, "DIR"),
+            output.code,
+            words,
+            Look::Contents.near(&near),
+            Look::Contents.near(&server),
+        )
+    };
+    copies.into_iter().map(outcome).collect()
+}
+
+#[test]
+fn the_agents_own_scp_does_with_links_what_opensshs_does() {
+    if skip::oracle_lacks("images") {
+        return;
+    }
+    let ours = by_the_old_scp(&Ground::bare());
+    let theirs = by_the_old_scp(&Ground::new());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs, "the agent's own scp is on the left, the host's on the right");
+    }
+    let words = |copy: &str| {
+        let (_, code, words, ..) = ours.iter().find(|(it, ..)| it == copy).unwrap();
+        (*code, words.join("\n"))
+    };
+    assert_eq!(words("box:DIR/good near/good"), (0, String::new()));
+    let missing = (1, "scp: DIR/dangling: No such file or directory".to_owned());
+    assert_eq!(words("box:DIR/dangling near/dangling"), missing);
+    let circle = (1, "scp: DIR/self: Too many levels of symbolic links".to_owned());
+    assert_eq!(words("box:DIR/self near/self"), circle);
+    assert_eq!(words("near/tree/file box:DIR/self"), circle);
+    assert_eq!(words("near/tree/file box:DIR/dangling"), (0, String::new()));
 }

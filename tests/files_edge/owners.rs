@@ -1,13 +1,13 @@
 //! To whom files belong, with which mode and times, and what is refused.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::sftp::{Ground, is_root};
-use sandgate_tests::{Feed, paths, run, skip};
+use sandgate_tests::{Feed, Options, paths, rootfs, run, skip};
 
 /// A Sunday in September 2001.
 const THEN: u64 = 1_000_000_000;
@@ -245,4 +245,64 @@ fn the_agents_own_scp_refuses_in_opensshs_words() {
     let theirs = refusals_of_the_old_scp(&Ground::new());
     assert_eq!(ours, theirs, "the agent's own scp is on the left, the host's on the right");
     assert!(ours.iter().all(|(code, words)| *code == 1 && words.starts_with("scp: DIR/")), "{ours:?}");
+}
+
+/// The ids of the host that a sandbox's user and group numbers begin at, from `uid_map` or `gid_map` of its first process.
+fn first_id(ground: &Ground, map: &str) -> u32 {
+    let map = std::fs::read_to_string(format!("/proc/{}/{map}", ground.root())).unwrap();
+    let mut words = map.split_whitespace();
+    assert_eq!(words.next(), Some("0"), "{map}");
+    words.next().unwrap().parse().unwrap()
+}
+
+/// A login whose only way to a file is a group that `/etc/group` puts it into, and one that is in no such group.
+#[test]
+fn a_group_of_the_login_user_counts() {
+    if skip::oracle_lacks("login user other than root") {
+        return;
+    }
+    if !is_root() {
+        skip::because("only root can make files of another user");
+        return;
+    }
+    const SHARED: u32 = 2000;
+    let image = tempfile::tempdir().unwrap();
+    rootfs::empty_image(image.path());
+    let etc = image.path().join("etc");
+    let passwd = "root:x:0:0::/:/bin/sh\nmember:x:1000:1000::/:/bin/sh\nother:x:1001:1001::/:/bin/sh\n";
+    std::fs::write(etc.join("passwd"), passwd).unwrap();
+    let group = format!("root:x:0:\nmember:x:1000:\nother:x:1001:\nshared:x:{SHARED}:nobody,member\n");
+    std::fs::write(etc.join("group"), group).unwrap();
+
+    let gets = |user: &str| {
+        let arguments = ["--image", image.path().to_str().unwrap(), "--user", user];
+        let ground = Ground::with(Options {
+            create_args: arguments.map(str::to_owned).to_vec(),
+            ..Options::default()
+        });
+        let file = ground.path().join("f");
+        std::fs::write(&file, "of the group").unwrap();
+        let (root, shared) = (first_id(&ground, "uid_map"), first_id(&ground, "gid_map") + SHARED);
+        chown(&file, Some(root), Some(shared)).unwrap();
+        set_mode(&file, 0o640);
+        let far = file.display();
+        let listed = ground.sftp(format!("ls -l {far}\n")).ok();
+        let owners: Vec<&str> = listed.lines().last().unwrap().split_whitespace().take(4).collect();
+        assert_eq!(owners, ["-rw-r-----", "?", "root", "shared"], "as seen inside: {listed}");
+        let outputs = [
+            ground.sftp(format!("get {far} by-sftp\n")),
+            ground.scp(&[&format!("box:{far}"), "by-scp"]),
+            ground.scp(&["-O", &format!("box:{far}"), "by-old"]),
+        ];
+        let came = ["by-sftp", "by-scp", "by-old"]
+            .map(|name| std::fs::read_to_string(ground.target.dir().join(name)).unwrap_or_default());
+        let words = outputs.map(|output| (output.code, output.errors().replace(&far.to_string(), "FILE")));
+        (words, came)
+    };
+    let (words, came) = gets("member");
+    assert!(words.iter().all(|(code, _)| *code == 0), "{words:?}");
+    assert_eq!(came, ["of the group"; 3]);
+    let (words, came) = gets("other");
+    assert!(words.iter().all(|(code, words)| *code == 1 && words.contains("Permission denied")), "{words:?}");
+    assert_eq!(came, [""; 3]);
 }

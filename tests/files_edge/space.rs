@@ -108,11 +108,7 @@ fn with_quota(image: &Path, dir: &Path, limit: usize) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn a_quota_fails_in_opensshs_words_and_harms_nothing() {
-    if !root_only() {
-        return;
-    }
+fn over_quota(start: impl FnOnce(&mut dyn FnMut(&Path)) -> Ground) {
     if paths::which("mkfs.btrfs").is_none() {
         skip::because("mkfs.btrfs is not installed (Debian package btrfs-progs)");
         return;
@@ -121,7 +117,7 @@ fn a_quota_fails_in_opensshs_words_and_harms_nothing() {
     let mut mounted = Mounted::default();
     let image = tempfile::NamedTempFile::new().unwrap();
     let mut failed = None;
-    let ground = Ground::prepared(Options::default(), |dir| {
+    let ground = start(&mut |dir| {
         mounted.0 = Some(dir.to_owned());
         failed = with_quota(image.path(), dir, limit).err();
     });
@@ -130,4 +126,18 @@ fn a_quota_fails_in_opensshs_words_and_harms_nothing() {
         return;
     }
     fills_up(&ground, limit, "Disk quota exceeded");
+}
+
+#[test]
+fn a_quota_fails_in_opensshs_words_and_harms_nothing() {
+    if root_only() {
+        over_quota(|prepare| Ground::prepared(Options::default(), prepare));
+    }
+}
+
+#[test]
+fn a_quota_fails_in_opensshs_words_with_the_agents_own_scp() {
+    if !skip::oracle_lacks("images") && root_only() {
+        over_quota(|prepare| Ground::bare_prepared(prepare));
+    }
 }

@@ -136,6 +136,11 @@ impl Master {
         command
     }
 
+    /// The option by which another program of the client uses this connection.
+    pub fn option(&self) -> String {
+        format!("-oControlPath={}", self.socket.display())
+    }
+
     /// `ssh box COMMAND </dev/null` over this connection.
     #[track_caller]
     pub fn exec(&self, command: &str) -> Output {

@@ -195,7 +195,10 @@ impl Ground {
     }
 
     /// The process from which every process of a session descends: the agent, or sshd.
-    fn root(&self) -> u32 {
+    ///
+    /// # Panics
+    /// When the sandbox does not run.
+    pub fn root(&self) -> u32 {
         if self.target.kind() == Kind::Sshd {
             return self.target.pid();
         }

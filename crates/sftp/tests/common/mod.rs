@@ -248,3 +248,15 @@ pub fn at(dir: &Path, name: &[u8]) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     [dir.as_os_str().as_bytes(), b"/", name].concat()
 }
+
+/// Says why a test did nothing, and notes it where `make test` looks for skips.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    // target/<profile>/sandgate-sftp-server
+    let program = Path::new(env!("CARGO_BIN_EXE_sandgate-sftp-server"));
+    let Some(target) = program.ancestors().nth(2) else { return };
+    let file = std::fs::File::options().create(true).append(true).open(target.join("test-skips.txt"));
+    // One write, so that lines of parallel tests do not mix.
+    let _ = file.and_then(|mut file| file.write_all(format!("{name}: {reason}\n").as_bytes()));
+}
