@@ -34,12 +34,15 @@ use tokio::time::timeout;
 
 use crate::caller::{Caller, Via};
 use crate::origin::origin_allowed;
+use crate::places::Places;
 use crate::problem::Problem;
 
 /// The protocol that a client must ask for.
 const PROTOCOL: &str = "sandgate.exec.v1";
 /// Largest message of a client, in bytes.
 const MAX_MESSAGE: usize = 256 * 1024;
+/// What the client reads that finds no place.
+const TOO_MANY: &str = "too many commands run over WebSockets at the moment; try again later";
 /// Read from the process at once, in bytes.
 const PIECE: usize = 32 * 1024;
 /// How long the first message may take.
@@ -182,10 +185,8 @@ pub(crate) async fn stream(
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     let principal = caller.principal(&gateway, name)?;
-    let Ok(place) = gateway.streams.clone().try_acquire_owned() else {
-        let detail = "too many commands run over WebSockets at the moment; try again later";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
+    // Of all listeners together.
+    let place = Places::shared(gateway.streams.clone(), TOO_MANY).take()?;
     upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let peer = extensions.get::<Peer>().copied();
     Ok(upgrade.on_upgrade(async move |socket| {

@@ -22,6 +22,7 @@ mod link;
 mod login;
 mod origin;
 mod pages;
+mod places;
 mod problem;
 mod recordings;
 mod routes;

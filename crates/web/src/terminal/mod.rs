@@ -21,11 +21,11 @@ use sandgate_gateway::terminal::{
 use sandgate_policy::Role;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::caller::{Caller, Via};
 use crate::origin::origin_allowed;
+use crate::places::Places;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 use protocol::ModeName;
@@ -39,13 +39,9 @@ const MAX_NEWCOMERS: usize = 256;
 
 /// The WebSocket. It needs no key: whoever attaches shows a ticket.
 pub(crate) fn socket() -> Router<Arc<Gateway>> {
-    let newcomers = Newcomers(Arc::new(Semaphore::new(MAX_NEWCOMERS)));
+    let newcomers = Places::new(MAX_NEWCOMERS, "too many connections that have not shown a ticket");
     Router::new().route("/terminal", get(attach)).layer(Extension(newcomers))
 }
-
-/// Places for those who have not shown a ticket.
-#[derive(Clone)]
-struct Newcomers(Arc<Semaphore>);
 
 /// `POST /api/v1/sandboxes/{name}/terminals`.
 #[derive(Deserialize, ToSchema)]
@@ -205,7 +201,7 @@ pub(crate) async fn end(
 
 async fn attach(
     State(gateway): State<Arc<Gateway>>,
-    Extension(newcomers): Extension<Newcomers>,
+    Extension(newcomers): Extension<Places>,
     headers: HeaderMap,
     extensions: Extensions,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -220,10 +216,7 @@ async fn attach(
         let detail = format!("this needs the WebSocket protocol {PROTOCOL}");
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
-    let Ok(place) = newcomers.0.try_acquire_owned() else {
-        let detail = "too many connections that have not shown a ticket";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
+    let place = newcomers.take()?;
     upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let peer = extensions.get::<Peer>().copied();
     Ok(upgrade.on_upgrade(move |socket| socket::serve(gateway, socket, peer, place)))

@@ -14,10 +14,11 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::Peer;
 use sandgate_gateway::terminal::{self, Attachment, Mode, TerminalError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::protocol::{CloseCode, FromClient, ToClient, exit, size};
+use crate::places::Place;
 
 /// How long the first message may take.
 const FIRST: Duration = Duration::from_secs(10);
@@ -56,12 +57,7 @@ impl End {
 }
 
 /// Serves a connection to its end. `place` is given back when a ticket was shown.
-pub(super) async fn serve(
-    gateway: Arc<Gateway>,
-    socket: WebSocket,
-    peer: Option<Peer>,
-    place: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(gateway: Arc<Gateway>, socket: WebSocket, peer: Option<Peer>, place: Place) {
     let (mut sink, mut stream) = socket.split();
     let end = match timeout(FIRST, first(&mut stream)).await {
         Err(_) => End::protocol("The ticket did not come in time."),
