@@ -18,6 +18,7 @@ use sandgate_gateway::session::{EndReason, Peer};
 use sandgate_gateway::terminal::{
     Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket,
 };
+use sandgate_guest::WindowSize;
 use sandgate_policy::Role;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -28,6 +29,7 @@ use crate::origin::origin_allowed;
 use crate::places::Places;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
+use crate::websocket;
 use protocol::ModeName;
 
 /// The protocol that a page must ask for.
@@ -126,7 +128,7 @@ pub(crate) async fn create(
     let sandbox_id = principal.sandbox_id.clone();
     let new = NewTerminal {
         principal,
-        size: protocol::size(cols, rows, xpixel, ypixel),
+        size: WindowSize { cols, rows, xpixel, ypixel },
         user: user.map(String::into_bytes),
     };
     let (terminal, ticket) = gateway.terminals.create(&gateway, new)?;
@@ -210,14 +212,8 @@ async fn attach(
     if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
-    let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    let mut upgrade = upgrade.protocols([PROTOCOL]);
-    if upgrade.selected_protocol().is_none() {
-        let detail = format!("this needs the WebSocket protocol {PROTOCOL}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-    }
+    let upgrade = websocket::accept(upgrade, PROTOCOL, MAX_MESSAGE)?;
     let place = newcomers.take()?;
-    upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     let peer = extensions.get::<Peer>().copied();
     Ok(upgrade.on_upgrade(move |socket| socket::serve(gateway, socket, peer, place)))
 }
