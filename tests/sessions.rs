@@ -6,17 +6,14 @@
     reason = "tests report by panicking"
 )]
 
-use std::io::Read as _;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use sandgate_tests::client::DEADLINE;
-use sandgate_tests::process::Guard;
 use sandgate_tests::raw::codec::Writer;
 use sandgate_tests::raw::{Client, pty};
 use sandgate_tests::wait::{in_parallel, scaled, until};
-use sandgate_tests::{Feed, Kind, Options, Target, data, run, skip};
+use sandgate_tests::{Feed, Kind, Options, Target, data, left_behind, run, skip};
 
 #[test]
 fn every_exit_code_arrives() {
@@ -239,15 +236,7 @@ fn a_writer_learns_that_nobody_reads() {
 
 #[test]
 fn what_is_left_behind_sees_the_end_of_its_input() {
-    let target = Target::start();
-    let mut ssh = target.ssh(&["box", "exec 3<&0; (cat <&3; echo ended) & exit 3"]);
-    let mut ssh = Guard::spawn(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
-    let held = ssh.child().stdin.take();
-    assert_eq!(ssh.wait(Duration::from_secs(15)), Some(3), "the session waits for the client's input");
-    let mut said = String::new();
-    ssh.child().stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said, "ended\n");
-    drop(held);
+    left_behind::its_input_ends_with_the_command(&Target::start());
 }
 
 /// Python ignores SIGPIPE, and a shell can: they get EPIPE. Standard error is still taken, although stock clients show no more of it.

@@ -1,6 +1,5 @@
 //! Sessions: what a command says, how it ends, its terminal, its environment, and channels beside each other.
 
-use std::io::Read as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use sandgate_tests::raw::Client;
 use sandgate_tests::raw::codec::Writer;
 use sandgate_tests::terminal::Terminal;
 use sandgate_tests::wait::{in_parallel, scaled, until};
-use sandgate_tests::{Feed, data, run};
+use sandgate_tests::{Feed, data, left_behind, run};
 
 use crate::ground::Ground;
 use crate::report::Behaviour;
@@ -25,7 +24,7 @@ pub const ALL: &[Behaviour] = &[
     ("silent input does not delay the end", silent_input),
     ("terminal: size, modes, resize", terminal),
     ("terminal: a command that lets go of it lives on", lets_go),
-    ("input of what is left behind ends with the command", left_behind),
+    ("input of what is left behind ends with the command", input_ends),
     ("signals in", signals_in),
     ("exit-signal", exit_signal),
     ("environment", environment),
@@ -126,16 +125,8 @@ fn lets_go(ground: &mut Ground) {
 
 /// As with sshd, a background process that reads the command's standard input sees its end when the command ends, not when the client ends
 /// its own.
-fn left_behind(ground: &mut Ground) {
-    let mut ssh = ground.target.ssh(&["box", "exec 3<&0; (cat <&3; echo ended) & exit 3"]);
-    let mut ssh = Guard::spawn(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
-    // Held, so that nobody ends the client's own.
-    let held = ssh.child().stdin.take();
-    assert_eq!(ssh.wait(Duration::from_secs(15)), Some(3), "the session waits for the client's input");
-    let mut said = String::new();
-    ssh.child().stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said, "ended\n");
-    drop(held);
+fn input_ends(ground: &mut Ground) {
+    left_behind::its_input_ends_with_the_command(&ground.target);
 }
 
 fn signals_in(ground: &mut Ground) {

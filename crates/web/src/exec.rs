@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::api::{ExecEnd, ExecRequest, ExecResult, Output};
 use crate::caller::Caller;
+use crate::places::Places;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 
@@ -32,6 +33,8 @@ const MOST_TIME: Duration = Duration::from_secs(3600);
 const MOST_OUTPUT: usize = 8 << 20;
 /// Read at once, in bytes.
 const PIECE: usize = 64 << 10;
+/// What the caller reads that finds no place.
+const TOO_MANY: &str = "too many commands are run to their end by requests at the moment; try again later";
 
 /// Runs one command to its end and answers with all that it said. It runs as by `ssh host command`: in the user's shell, or directly if
 /// it is given as words.
@@ -70,10 +73,7 @@ pub(crate) async fn run(
     };
     let principal = caller.principal(&gateway, name)?;
     // Held until the answer is made: what it holds is what costs.
-    let Ok(_place) = gateway.one_shots.clone().try_acquire_owned() else {
-        let detail = "too many commands are run to their end by requests at the moment; try again later";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
+    let _place = Places::shared(gateway.one_shots.clone(), TOO_MANY).take()?;
     let connection = gateway.registry.connect(principal.clone());
     if let Some(reason) = gateway.access.revoked_meanwhile(&principal) {
         return Err(Problem::unauthorized(reason.text()));

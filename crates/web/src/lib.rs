@@ -22,6 +22,7 @@ mod link;
 mod login;
 mod origin;
 mod pages;
+mod places;
 mod problem;
 mod recordings;
 mod routes;
@@ -36,6 +37,7 @@ mod terminal;
 mod tls;
 mod tokens;
 mod upgrade;
+mod websocket;
 
 pub use control::{ControlError, ControlSocket, SOCKET_NAME, socket_path};
 pub use health::Operations;

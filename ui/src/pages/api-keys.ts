@@ -2,16 +2,16 @@
 
 import { api } from '../api';
 import { copyLine } from '../copy';
-import { confirmDialog, formDialog, showDialog } from '../dialog';
+import { formDialog, showDialog } from '../dialog';
 import { button, field, h, select } from '../dom';
 import { pageHead } from '../frame';
-import { attempt, notice } from '../notice';
 import { poll } from '../poll';
 import type { Page } from '../router';
 import { can } from '../session';
 import { table, time } from '../table';
 import type { ApiKey, Role } from '../types';
 import { failureLine } from './parts';
+import { removeButton } from './remove-button';
 
 const EVERY_MS = 15_000;
 
@@ -26,19 +26,18 @@ export function apiKeysPage(): Page {
     { title: 'Role', cell: (key) => key.role },
     { title: 'Made', cell: (key) => time(key.created_at) },
     { title: 'Last used', cell: (key) => time(key.last_used_at, 'never') },
-    { title: 'Actions', cell: (key) => h('div', { class: 'buttons' }, removeButton(key)), kind: 'act' },
+    { title: 'Actions', cell: (key) => h('div', { class: 'buttons' }, removal(key)), kind: 'act' },
   ], (key) => key.id, 'There is no API key.');
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.apiKeys())));
 
-  function removeButton(key: ApiKey): HTMLElement {
-    const control: HTMLButtonElement = button('Remove', () => void attempt(async () => {
-      const text = `Whoever uses “${key.name}” is logged out at once.`;
-      if (!(await confirmDialog({ title: 'Remove this key?', text, action: 'Remove' }))) return;
-      await api.removeApiKey(key.id);
-      notice('The key was removed.');
-      refresh.now();
-    }, control), { class: 'danger-text', 'aria-label': `Remove ${key.name}` });
-    return control;
+  function removal(key: ApiKey): HTMLElement {
+    return removeButton({
+      kind: 'key',
+      name: key.name,
+      text: `Whoever uses “${key.name}” is logged out at once.`,
+      remove: () => api.removeApiKey(key.id),
+      removed: () => refresh.now(),
+    });
   }
 
   const create = can('admin') && button('New key', () => createDialog(() => refresh.now()), { class: 'primary' });

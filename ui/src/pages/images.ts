@@ -1,17 +1,18 @@
 // Images that sandboxes can be made of by name.
 
 import { api } from '../api';
-import { confirmDialog, formDialog } from '../dialog';
+import { formDialog } from '../dialog';
 import { button, field, h } from '../dom';
 import { bytes } from '../format';
 import { pageHead } from '../frame';
-import { attempt, notice } from '../notice';
+import { notice } from '../notice';
 import { poll } from '../poll';
 import type { Page } from '../router';
 import { can } from '../session';
 import { table, time } from '../table';
 import type { Image } from '../types';
 import { failureLine } from './parts';
+import { removeButton } from './remove-button';
 
 const EVERY_MS = 15_000;
 
@@ -23,19 +24,18 @@ export function imagesPage(): Page {
     { title: 'Size', cell: (image) => bytes(image.size), kind: 'numeric' },
     { title: 'Digest', cell: (image) => h('code', { class: 'break' }, image.digest), kind: 'wide' },
     { title: 'Added', cell: (image) => time(image.added_at) },
-    { title: 'Actions', cell: (image) => can('admin') ? h('div', { class: 'buttons' }, removeButton(image)) : null, kind: 'act' },
+    { title: 'Actions', cell: (image) => can('admin') ? h('div', { class: 'buttons' }, removal(image)) : null, kind: 'act' },
   ], (image) => image.name, 'There is no image. A sandbox can be made of “host” without one.');
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.images())));
 
-  function removeButton(image: Image): HTMLElement {
-    const control: HTMLButtonElement = button('Remove', () => void attempt(async () => {
-      const text = `“${image.name}” is removed from the store.`;
-      if (!(await confirmDialog({ title: 'Remove this image?', text, action: 'Remove' }))) return;
-      await api.removeImage(image.name);
-      notice('The image was removed.');
-      refresh.now();
-    }, control), { class: 'danger-text', 'aria-label': `Remove ${image.name}` });
-    return control;
+  function removal(image: Image): HTMLElement {
+    return removeButton({
+      kind: 'image',
+      name: image.name,
+      text: `“${image.name}” is removed from the store.`,
+      remove: () => api.removeImage(image.name),
+      removed: () => refresh.now(),
+    });
   }
 
   const pull = can('admin') && button('Pull an image', () => pullDialog(() => refresh.now()), { class: 'primary' });

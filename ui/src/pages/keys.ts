@@ -1,16 +1,17 @@
 // Public keys that log in by SSH.
 
 import { api } from '../api';
-import { confirmDialog, formDialog } from '../dialog';
+import { formDialog } from '../dialog';
 import { button, field, h } from '../dom';
 import { pageHead } from '../frame';
-import { attempt, notice } from '../notice';
+import { notice } from '../notice';
 import { poll } from '../poll';
 import type { Page } from '../router';
 import { can } from '../session';
 import { table, time } from '../table';
 import type { PublicKey } from '../types';
 import { failureLine } from './parts';
+import { removeButton } from './remove-button';
 
 const EVERY_MS = 15_000;
 
@@ -22,19 +23,18 @@ export function keysPage(): Page {
     { title: 'Fingerprint', cell: (key) => h('code', { class: 'break' }, key.fingerprint), kind: 'wide' },
     { title: 'Added', cell: (key) => time(key.created_at) },
     { title: 'Last used', cell: (key) => time(key.last_used_at, 'never') },
-    { title: 'Actions', cell: (key) => can('admin') ? h('div', { class: 'buttons' }, removeButton(key)) : null, kind: 'act' },
+    { title: 'Actions', cell: (key) => can('admin') ? h('div', { class: 'buttons' }, removal(key)) : null, kind: 'act' },
   ], (key) => key.id, 'No public key logs in.');
   const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.keys())));
 
-  function removeButton(key: PublicKey): HTMLElement {
-    const control: HTMLButtonElement = button('Remove', () => void attempt(async () => {
-      const text = `The connections of “${key.name}” end at once.`;
-      if (!(await confirmDialog({ title: 'Remove this key?', text, action: 'Remove' }))) return;
-      await api.removeKey(key.name);
-      notice('The key was removed.');
-      refresh.now();
-    }, control), { class: 'danger-text', 'aria-label': `Remove ${key.name}` });
-    return control;
+  function removal(key: PublicKey): HTMLElement {
+    return removeButton({
+      kind: 'key',
+      name: key.name,
+      text: `The connections of “${key.name}” end at once.`,
+      remove: () => api.removeKey(key.name),
+      removed: () => refresh.now(),
+    });
   }
 
   const add = can('admin') && button('Add a key', () => addDialog(() => refresh.now()), { class: 'primary' });

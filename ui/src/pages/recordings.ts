@@ -1,7 +1,6 @@
 // Recordings of sessions, newest first.
 
 import { api } from '../api';
-import { confirmDialog } from '../dialog';
 import { button, field, h } from '../dom';
 import { bytes, duration } from '../format';
 import { pageHead } from '../frame';
@@ -11,6 +10,7 @@ import { can } from '../session';
 import { table, time } from '../table';
 import type { Recording } from '../types';
 import { failureLine } from './parts';
+import { removeButton } from './remove-button';
 
 const LIMIT = 50;
 
@@ -52,13 +52,13 @@ export function recordingsPage(_: string[], query: URLSearchParams): Page {
       verifyButton(recording.id, what),
     ];
     if (can('admin')) {
-      const remove: HTMLButtonElement = button('Remove', () => void attempt(async () => {
-        if (!(await confirmDialog({ title: 'Remove this recording?', text: `The recording of ${what} is gone for good.`, action: 'Remove' }))) return;
-        await api.removeRecording(recording.id);
-        notice('The recording was removed.');
-        await load('fresh');
-      }, remove), { class: 'danger-text', 'aria-label': `Remove the recording of ${what}` });
-      buttons.push(remove);
+      buttons.push(removeButton({
+        kind: 'recording',
+        name: `the recording of ${what}`,
+        text: `The recording of ${what} is gone for good.`,
+        remove: () => api.removeRecording(recording.id),
+        removed: () => load('fresh'),
+      }));
     }
     return buttons;
   }

@@ -18,16 +18,18 @@ use sandgate_gateway::session::{EndReason, Peer};
 use sandgate_gateway::terminal::{
     Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket,
 };
+use sandgate_guest::WindowSize;
 use sandgate_policy::Role;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::caller::{Caller, Via};
 use crate::origin::origin_allowed;
+use crate::places::Places;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
+use crate::websocket;
 use protocol::ModeName;
 
 /// The protocol that a page must ask for.
@@ -39,13 +41,9 @@ const MAX_NEWCOMERS: usize = 256;
 
 /// The WebSocket. It needs no key: whoever attaches shows a ticket.
 pub(crate) fn socket() -> Router<Arc<Gateway>> {
-    let newcomers = Newcomers(Arc::new(Semaphore::new(MAX_NEWCOMERS)));
+    let newcomers = Places::new(MAX_NEWCOMERS, "too many connections that have not shown a ticket");
     Router::new().route("/terminal", get(attach)).layer(Extension(newcomers))
 }
-
-/// Places for those who have not shown a ticket.
-#[derive(Clone)]
-struct Newcomers(Arc<Semaphore>);
 
 /// `POST /api/v1/sandboxes/{name}/terminals`.
 #[derive(Deserialize, ToSchema)]
@@ -130,7 +128,7 @@ pub(crate) async fn create(
     let sandbox_id = principal.sandbox_id.clone();
     let new = NewTerminal {
         principal,
-        size: protocol::size(cols, rows, xpixel, ypixel),
+        size: WindowSize { cols, rows, xpixel, ypixel },
         user: user.map(String::into_bytes),
     };
     let (terminal, ticket) = gateway.terminals.create(&gateway, new)?;
@@ -205,7 +203,7 @@ pub(crate) async fn end(
 
 async fn attach(
     State(gateway): State<Arc<Gateway>>,
-    Extension(newcomers): Extension<Newcomers>,
+    Extension(newcomers): Extension<Places>,
     headers: HeaderMap,
     extensions: Extensions,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -214,17 +212,8 @@ async fn attach(
     if via != Some(Via::ControlSocket) && !origin_allowed(&headers, &gateway.config.http) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
-    let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    let mut upgrade = upgrade.protocols([PROTOCOL]);
-    if upgrade.selected_protocol().is_none() {
-        let detail = format!("this needs the WebSocket protocol {PROTOCOL}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-    }
-    let Ok(place) = newcomers.0.try_acquire_owned() else {
-        let detail = "too many connections that have not shown a ticket";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
-    upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = websocket::accept(upgrade, PROTOCOL, MAX_MESSAGE)?;
+    let place = newcomers.take()?;
     let peer = extensions.get::<Peer>().copied();
     Ok(upgrade.on_upgrade(move |socket| socket::serve(gateway, socket, peer, place)))
 }

@@ -1,9 +1,9 @@
 //! What is said on a terminal's WebSocket besides the bytes themselves, as JSON. Binary messages are data and nothing else.
 
-use sandgate_gateway::session::signal_number;
 use sandgate_gateway::terminal::Mode;
-use sandgate_guest::{ExitStatus, WindowSize};
 use serde::{Deserialize, Serialize};
+
+use crate::websocket::Resize;
 
 /// What a client says.
 #[derive(Deserialize)]
@@ -20,53 +20,21 @@ pub(super) enum FromClient {
         ypixel: u32,
     },
     /// The window has another size.
-    Resize {
-        cols: u32,
-        rows: u32,
-        #[serde(default)]
-        xpixel: u32,
-        #[serde(default)]
-        ypixel: u32,
-    },
+    Resize(Resize),
     /// So many more bytes of output are on the screen.
     Ack { bytes: u64 },
     /// Wants to be answered.
     Ping { id: u64 },
 }
 
-/// What a client is told.
+/// What a client is told besides the notices of every door.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum ToClient {
-    Progress {
-        text: String,
-    },
-    Ready {
-        terminal: String,
-        session: String,
-        mode: ModeName,
-        resumed: bool,
-        cols: u32,
-        rows: u32,
-    },
-    Resize {
-        cols: u32,
-        rows: u32,
-    },
-    Exit {
-        code: u32,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        signal: Option<String>,
-    },
-    Error {
-        text: String,
-    },
-    Detached {
-        text: String,
-    },
-    Pong {
-        id: u64,
-    },
+    /// The client is attached; the screen follows.
+    Ready { terminal: String, session: String, mode: ModeName, resumed: bool, cols: u32, rows: u32 },
+    /// The terminal has another size.
+    Resize { cols: u32, rows: u32 },
 }
 
 /// A mode as it is written.
@@ -95,38 +63,6 @@ impl From<ModeName> for Mode {
     }
 }
 
-/// Why a connection is closed (RFC 6455 section 7.4; from 4000 on they are our own).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
-pub(super) enum CloseCode {
-    /// After the exit.
-    Done = 1000,
-    /// The ticket is unknown, used, or too old.
-    Ticket = 4001,
-    /// The client breaks the protocol.
-    Protocol = 4002,
-    /// Another page has taken over.
-    Detached = 4003,
-    /// The session could not start, or was ended.
-    Ended = 4004,
-    /// The client does not answer, or does not read.
-    Silent = 4008,
-}
-
-pub(super) fn size(cols: u32, rows: u32, xpixel: u32, ypixel: u32) -> WindowSize {
-    WindowSize { cols, rows, xpixel, ypixel }
-}
-
-/// How the process ended, with the code that a shell would give.
-pub(super) fn exit(status: ExitStatus) -> ToClient {
-    match status {
-        ExitStatus::Code(code) => ToClient::Exit { code, signal: None },
-        ExitStatus::Signal { name, .. } => {
-            ToClient::Exit { code: 128 + signal_number(&name), signal: Some(name) }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +74,10 @@ mod tests {
             read(r#"{"type":"attach","ticket":"x","cols":80,"rows":24,"xpixel":0,"ypixel":0}"#),
             Ok(FromClient::Attach { cols: 80, rows: 24, .. })
         ));
+        assert!(matches!(
+            read(r#"{"type":"resize","cols":80,"rows":24}"#),
+            Ok(FromClient::Resize(Resize { cols: 80, rows: 24, xpixel: 0, ypixel: 0 }))
+        ));
         assert!(matches!(read(r#"{"type":"ack","bytes":5}"#), Ok(FromClient::Ack { bytes: 5 })));
         assert!(matches!(read(r#"{"type":"ping","id":5}"#), Ok(FromClient::Ping { id: 5 })));
         for bad in [
@@ -146,6 +86,7 @@ mod tests {
             r#"{"type":"signal","name":"KILL"}"#,
             r#"{"bytes":5}"#,
             r#"{"type":"resize","cols":80}"#,
+            r#"{"type":"resize","cols":80,"rows":24,"more":1}"#,
             "[]",
             "",
         ] {
@@ -154,11 +95,23 @@ mod tests {
     }
 
     #[test]
-    fn exits_have_a_code_and_perhaps_a_signal() {
-        let written = |status| serde_json::to_string(&exit(status)).expect("JSON");
-        assert_eq!(written(ExitStatus::Code(3)), r#"{"type":"exit","code":3}"#);
-        let signal =
-            ExitStatus::Signal { name: "KILL".to_owned(), core_dumped: false, message: String::new() };
-        assert_eq!(written(signal), r#"{"type":"exit","code":137,"signal":"KILL"}"#);
+    fn what_only_pages_are_told_is_written_as_the_protocol_has_it() {
+        let written = |message: &ToClient| serde_json::to_string(message).expect("JSON");
+        assert_eq!(
+            written(&ToClient::Resize { cols: 80, rows: 24 }),
+            r#"{"type":"resize","cols":80,"rows":24}"#
+        );
+        let ready = ToClient::Ready {
+            terminal: "trm_1".to_owned(),
+            session: "ses_1".to_owned(),
+            mode: ModeName::Watch,
+            resumed: true,
+            cols: 80,
+            rows: 24,
+        };
+        assert_eq!(
+            written(&ready),
+            r#"{"type":"ready","terminal":"trm_1","session":"ses_1","mode":"watch","resumed":true,"cols":80,"rows":24}"#
+        );
     }
 }
