@@ -6,8 +6,11 @@
 //! * [`OsVfs`]: the process's own view, no restriction.
 //! * [`RootedVfs`]: a directory is `/`; held by the kernel (`openat2`), not by comparing strings.
 //! * [`ReadOnly`]: any of them with every change refused.
+//!
+//! Neither of the first two opens what leads past the server itself, see `guard`.
 
 mod file;
+mod guard;
 mod os;
 mod readonly;
 mod realpath;
