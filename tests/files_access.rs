@@ -260,16 +260,23 @@ fn a_root_may_start_at_home_and_has_to_be_there() {
     holder.scp(&[parcel.to_str().unwrap(), "box:"]).ok();
     let hash = target.exec("sha256sum <~/drop/parcel").ok();
     assert_eq!(hash.split(' ').next().unwrap(), data::sha256(&bytes));
-    let holder = Holder::new(&target, &["--sftp-root", "/no/such/directory"]);
-    for output in [
-        holder.scp(&["box:etc/passwd", "/dev/null"]),
-        holder.scp(&["-O", "box:etc/passwd", "/dev/null"]),
-        holder.sftp("ls\n"),
-    ] {
-        assert_ne!(output.code, 0);
-        assert!(output.stdout.is_empty(), "{output:?}");
-        assert!(output.errors().contains("root directory"), "the user is not told why: {output:?}");
-    }
+    let refused = |root: &str| {
+        let holder = Holder::new(&target, &["--sftp-root", root]);
+        for output in [
+            holder.scp(&["box:etc/passwd", "/dev/null"]),
+            holder.scp(&["-O", "box:etc/passwd", "/dev/null"]),
+            holder.sftp("ls\n"),
+        ] {
+            assert_ne!(output.code, 0);
+            assert!(output.stdout.is_empty(), "{output:?}");
+            assert!(output.errors().contains("root directory"), "the user is not told why: {output:?}");
+        }
+    };
+    refused("/no/such/directory");
+    // Programs run in `/` where there is no home. A root does not begin there.
+    target.exec("mv ~ /away").ok();
+    refused(".");
+    refused("drop");
 }
 
 #[test]
