@@ -117,6 +117,11 @@ impl Metadata {
         self.mode & S_IFMT == S_IFREG
     }
 
+    /// The size of a regular file; of other things it says nothing.
+    pub fn file_size(&self) -> Option<u64> {
+        self.is_file().then_some(self.size)
+    }
+
     /// A directory.
     pub const fn is_dir(&self) -> bool {
         self.mode & S_IFMT == S_IFDIR
