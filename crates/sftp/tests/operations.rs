@@ -523,3 +523,18 @@ fn every_change_is_recorded_with_absolute_paths() {
         ]
     );
 }
+
+/// Whatever was said to be open is said to be closed, or the trail would show a transfer that was cut.
+#[test]
+fn an_open_for_reading_that_changes_a_file_is_recorded_to_its_end() {
+    let dir = dir();
+    std::fs::write(dir.path().join("f"), "x").unwrap();
+    let mut client = Client::rooted(dir.path());
+    for (path, flags) in [(&b"f"[..], OpenFlags::TRUNCATE), (b"new", OpenFlags::CREATE)] {
+        let handle = client.open(path, READ.with(flags)).unwrap();
+        assert_eq!(client.close(&handle), Status::OK);
+    }
+    let handle = client.open(b"f", READ).unwrap();
+    assert_eq!(client.close(&handle), Status::OK);
+    assert_eq!(client.recorded(), ["opened 0 /f", "wrote 0 /f 0", "opened 0 /new", "wrote 0 /new 0"]);
+}

@@ -12,7 +12,7 @@ use crate::audit::{Audit, Event, Verb};
 use crate::codec::{DecodeError, Reply, Request, Status, Strings, VERSION, frame};
 use crate::handles::{Handle, Key, OpenFile, Table, What, Work};
 use crate::names::Names;
-use crate::vfs::{self, Follow, OpenFlags, Vfs};
+use crate::vfs::{self, Follow, Vfs};
 
 use super::buffers::Output;
 use super::pool::{Done, Job, Pool};
@@ -366,7 +366,8 @@ impl<O: AsFd> Session<O> {
 
     /// Records what was written to a file that is closed now.
     pub(super) fn record_written(&mut self, path: &[u8], file: &OpenFile) -> Outcome {
-        if !file.flags.has(OpenFlags::WRITE) {
+        // As when `Opened` is said: an open for reading may make or empty a file too.
+        if !file.flags.changes() {
             return Ok(());
         }
         let size = file.file.stat().ok().and_then(|meta| meta.file_size());
