@@ -366,7 +366,7 @@ fn restricted(principal: &Principal, program: Program) -> Program {
     let protocol = match program {
         Program::Files(files) => files.protocol,
         Program::Command(line)
-            if line.starts_with(b"scp ") && !scopes.contains(Scope::Exec) && scopes.contains(Scope::Sftp) =>
+            if is_scp(&line) && !scopes.contains(Scope::Exec) && scopes.contains(Scope::Sftp) =>
         {
             FileProtocol::Scp(line)
         }
@@ -378,4 +378,43 @@ fn restricted(principal: &Principal, program: Program) -> Program {
         root: restriction.root.map(String::into_bytes),
         read_only: restriction.read_only,
     })
+}
+
+/// Whether a command's first word is `scp`, by that name or by a path as some clients have it (`/usr/bin/scp`). The agent, which runs its own
+/// whatever the path, looks at the rest and refuses what needs a shell.
+fn is_scp(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let program = words.next().unwrap_or_default();
+    program == b"scp" || (program.starts_with(b"/") && program.ends_with(b"/bin/scp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scp_is_known_by_its_name_and_by_its_path() {
+        for line in [
+            "scp -t x",
+            "/usr/bin/scp -qrt \"x\"",
+            "/bin/scp -f x",
+            "/usr/local/bin/scp -t x",
+            "  scp   -t x",
+            "scp\t-t x",
+        ] {
+            assert!(is_scp(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "",
+            " ",
+            "scpx -t x",
+            "./scp -t x",
+            "bin/scp -t x",
+            "/tmp/scp -t x",
+            "sh -c scp",
+            "/usr/bin/sh /bin/scp",
+        ] {
+            assert!(!is_scp(line.as_bytes()), "{line}");
+        }
+    }
 }
