@@ -275,6 +275,10 @@ async fn begin(
         // The last one counts, as with sshd, should the client have sent such a variable too.
         spec.env.push((b"SSH_AUTH_SOCK".to_vec(), agent.path().to_vec()));
     }
+    let root = match &spec.program {
+        Program::Files(files) => files.root.clone(),
+        _ => None,
+    };
     let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
     gateway.audit.room().await;
     before.await;
@@ -292,7 +296,7 @@ async fn begin(
     gateway.audit.session_started(&info);
     let (input, output, control) = process.split();
     let mut output = if output.is_file_server() {
-        let audit = FileAudit::new(gateway.clone(), &info, user.as_deref());
+        let audit = FileAudit::new(gateway.clone(), &info, user.as_deref(), root);
         SessionOutput::file_server(output, Box::new(audit))
     } else {
         SessionOutput::program(output)
