@@ -115,6 +115,24 @@ fn a_named_pipe_is_written_as_before_unless_it_is_the_servers_own() {
     assert!(!lines.contains("/own") && !lines.contains("removed") && lines.contains("/other"), "{lines}");
 }
 
+#[test]
+fn a_file_that_the_server_says_its_lines_in_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lines");
+    let file = OpenOptions::new().create_new(true).append(true).open(&path).unwrap();
+    let mut input = INIT.to_vec();
+    for name in [path.as_path(), Path::new("/proc/self/fd/2")] {
+        open(&mut input, name);
+    }
+    let path = path.to_str().unwrap().as_bytes();
+    Request::Setstat { id: 3, path, attrs: size(0) }.encode(&mut input);
+    write_first(&mut input, 0, FORGED);
+    let mut child = start(Command::new(SERVER).arg("--audit"), Stdio::from(file));
+    child.stdin.take().unwrap().write_all(&input).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(dir.path().join("lines")).unwrap(), "");
+}
+
 /// Everything that a server says is read from its pipes, whose ends it can open anew under these names.
 #[test]
 fn no_audit_line_is_forged_through_the_servers_own_streams() {

@@ -7,6 +7,7 @@
 //! read or written, so that links, mounts and races change nothing. Opening a file for reading costs nothing more than before.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, PROC_SUPER_MAGIC, StatFs};
@@ -27,31 +28,48 @@ const NO_DEVICE: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Guard {
     plain: AtomicU64,
+    /// The server's own streams, by device and inode, once somebody asked.
+    own: OnceLock<[Option<(u64, u64)>; 3]>,
 }
 
 impl Guard {
     pub(super) const fn new() -> Self {
-        Self { plain: AtomicU64::new(NO_DEVICE) }
+        Self { plain: AtomicU64::new(NO_DEVICE), own: OnceLock::new() }
     }
 
     /// Whether what was opened with these flags may be used.
     pub(super) fn opened(&self, fd: BorrowedFd<'_>, meta: &Metadata, flags: OpenFlags) -> Result<()> {
         if meta.mode & S_IFMT == S_IFIFO {
-            return pipe(fd, meta);
+            // One in the file system is served as ever, but where it is a stream of the server.
+            return if is_pipes(&fs::fstatfs(fd)?) || self.is_own(meta) {
+                Err(Errno::ACCESS)
+            } else {
+                Ok(())
+            };
         }
-        if flags.changes() { self.change(fd, meta.dev) } else { Ok(()) }
+        if flags.changes() { self.change(fd, meta) } else { Ok(()) }
     }
 
-    /// Whether what is open, and lies on this device, may be changed.
-    pub(super) fn change(&self, fd: BorrowedFd<'_>, device: u64) -> Result<()> {
-        if device == self.plain.load(Ordering::Relaxed) {
+    /// Whether what is open may be changed.
+    pub(super) fn change(&self, fd: BorrowedFd<'_>, meta: &Metadata) -> Result<()> {
+        // A stream may be a file. (An open that empties it has done that by now; the streams that the gateway makes are pipes.)
+        if meta.is_file() && self.is_own(meta) {
+            return Err(Errno::ACCESS);
+        }
+        if meta.dev == self.plain.load(Ordering::Relaxed) {
             return Ok(());
         }
         if is_proc(&fs::fstatfs(fd)?) {
             return Err(Errno::ACCESS);
         }
-        self.plain.store(device, Ordering::Relaxed);
+        self.plain.store(meta.dev, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn is_own(&self, meta: &Metadata) -> bool {
+        let number = |fd: BorrowedFd<'_>| fs::fstat(fd).ok().map(|it| (it.st_dev, it.st_ino));
+        let own = self.own.get_or_init(|| [stdin(), stdout(), stderr()].map(|fd| number(fd.as_fd())));
+        own.contains(&Some((meta.dev, meta.ino)))
     }
 }
 
@@ -70,14 +88,4 @@ pub(super) fn is_proc(found: &StatFs) -> bool {
 
 fn is_pipes(found: &StatFs) -> bool {
     u64::try_from(found.f_type) == Ok(PIPE_MAGIC)
-}
-
-/// A pipe in the file system is served as ever, but where it is one of the server's own streams.
-fn pipe(fd: BorrowedFd<'_>, meta: &Metadata) -> Result<()> {
-    let same =
-        |own: BorrowedFd<'_>| fs::fstat(own).is_ok_and(|it| (it.st_dev, it.st_ino) == (meta.dev, meta.ino));
-    if is_pipes(&fs::fstatfs(fd)?) || [stdin(), stdout(), stderr()].iter().any(|own| same(own.as_fd())) {
-        return Err(Errno::ACCESS);
-    }
-    Ok(())
 }

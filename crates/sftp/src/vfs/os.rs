@@ -71,7 +71,7 @@ impl Vfs for OsVfs {
         }
         // Should it have become a pipe since, then without waiting for its reader.
         let fd = fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-        self.guard.change(fd.as_fd(), fs::fstat(&fd)?.st_dev)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         fs::ftruncate(fd, len)
     }
 

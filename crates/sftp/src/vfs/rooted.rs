@@ -165,7 +165,7 @@ impl Vfs for RootedVfs {
             return Err(if meta.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
         let fd = self.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, 0)?;
-        self.guard.change(fd.as_fd(), fs::fstat(&fd)?.st_dev)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         fs::ftruncate(fd, len)
     }
 
@@ -175,13 +175,13 @@ impl Vfs for RootedVfs {
         if meta.is_symlink() {
             return Err(Errno::OPNOTSUPP);
         }
-        self.guard.change(fd.as_fd(), meta.dev)?;
+        self.guard.change(fd.as_fd(), &meta)?;
         self.chmod_fd(&fd, mode)
     }
 
     fn set_times(&self, path: &[u8], times: Times, follow: Follow) -> Result<()> {
         let fd = self.look(path, follow)?;
-        self.guard.change(fd.as_fd(), fs::fstat(&fd)?.st_dev)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         match fs::utimensat(&fd, c"", &timestamps(times), AtFlags::EMPTY_PATH) {
             Err(Errno::INVAL) if !from_stat(&fs::fstat(&fd)?).is_symlink() => self.utimes_fd(&fd, times),
             other => other,
@@ -190,7 +190,7 @@ impl Vfs for RootedVfs {
 
     fn set_owner(&self, path: &[u8], owner: Owner, follow: Follow) -> Result<()> {
         let fd = self.look(path, follow)?;
-        self.guard.change(fd.as_fd(), fs::fstat(&fd)?.st_dev)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         fs::chownat(fd, c"", user(owner), group(owner), AtFlags::EMPTY_PATH)
     }
 
