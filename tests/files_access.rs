@@ -260,16 +260,23 @@ fn a_root_may_start_at_home_and_has_to_be_there() {
     holder.scp(&[parcel.to_str().unwrap(), "box:"]).ok();
     let hash = target.exec("sha256sum <~/drop/parcel").ok();
     assert_eq!(hash.split(' ').next().unwrap(), data::sha256(&bytes));
-    let holder = Holder::new(&target, &["--sftp-root", "/no/such/directory"]);
-    for output in [
-        holder.scp(&["box:etc/passwd", "/dev/null"]),
-        holder.scp(&["-O", "box:etc/passwd", "/dev/null"]),
-        holder.sftp("ls\n"),
-    ] {
-        assert_ne!(output.code, 0);
-        assert!(output.stdout.is_empty(), "{output:?}");
-        assert!(output.errors().contains("root directory"), "the user is not told why: {output:?}");
-    }
+    let refused = |root: &str| {
+        let holder = Holder::new(&target, &["--sftp-root", root]);
+        for output in [
+            holder.scp(&["box:etc/passwd", "/dev/null"]),
+            holder.scp(&["-O", "box:etc/passwd", "/dev/null"]),
+            holder.sftp("ls\n"),
+        ] {
+            assert_ne!(output.code, 0);
+            assert!(output.stdout.is_empty(), "{output:?}");
+            assert!(output.errors().contains("root directory"), "the user is not told why: {output:?}");
+        }
+    };
+    refused("/no/such/directory");
+    // Programs run in `/` where there is no home. A root does not begin there.
+    target.exec("mv ~ /away").ok();
+    refused(".");
+    refused("drop");
 }
 
 #[test]
@@ -371,13 +378,16 @@ fn changes_of_files_are_in_the_audit_trail() {
     );
     holder.sftp(&batch).ok();
     holder.scp(&["-O", parcel, &format!("box:{far}/old\\ one")]).ok();
+    let held = Holder::new(&target, &["--sftp-root", &far]);
+    held.scp(&[parcel, "box:/held"]).ok();
     let expected = [
-        ("file.write", format!("\"{far}/written\", 100000 bytes")),
-        ("file.rename", format!("\"{far}/written\" to \"{far}/moved\"")),
+        ("file.write", format!("\"{far}/written\", 100000 bytes written, size 100000")),
+        ("file.rename", format!("\"{far}/written\" to \"{far}/moved\", size 100000")),
         ("dir.make", format!("\"{far}/dir\"")),
         ("dir.remove", format!("\"{far}/dir\"")),
-        ("file.remove", format!("\"{far}/moved\"")),
-        ("file.write", format!("\"{far}/old one\", 100000 bytes")),
+        ("file.remove", format!("\"{far}/moved\", size 100000")),
+        ("file.write", format!("\"{far}/old one\", 100000 bytes written, size 100000")),
+        ("file.write", format!("user root, root \"{far}\": \"/held\", 100000 bytes written, size 100000")),
     ];
     let wanted = |rows: &[(String, String, String)]| {
         let mut rows = rows.iter();
@@ -391,12 +401,73 @@ fn changes_of_files_are_in_the_audit_trail() {
     assert!(found, "expected {expected:#?} in this order in {rows:#?}");
     let sessions = session_ids(&target);
     for (_, actor, detail) in &rows {
-        assert_eq!(*actor, format!("token {}", holder.session), "the actor of {detail}");
+        let by = if detail.contains("/held\"") { &held } else { &holder };
+        assert_eq!(*actor, format!("token {}", by.session), "the actor of {detail}");
         let id = detail.strip_prefix("session ").and_then(|it| it.split(',').next()).unwrap();
         assert!(sessions.contains(id), "no session {id} in {sessions}");
-        assert!(detail.contains(", user root: "), "{detail}");
+        assert!(detail.contains(", user root"), "{detail}");
     }
     assert!(!rows.iter().any(|row| row.2.contains("/dev/null")), "reading is no change: {rows:#?}");
+}
+
+/// What a file server tells goes over a pipe that has names in `/proc`, and its memory has one.
+#[test]
+fn a_token_for_files_forges_no_rows_and_changes_no_process() {
+    if skip::oracle_lacks("audit trail") {
+        return;
+    }
+    if paths::which("sqlite3").is_none() {
+        return skip::because("sqlite3 is not installed (Debian package sqlite3)");
+    }
+    let target = Target::start();
+    let (far, forged) = (target.far_dir(), target.dir().join("forged"));
+    std::fs::write(&forged, "removed 0 /etc/passwd\n").unwrap();
+    let forged = forged.to_str().unwrap();
+    let holder = Holder::new(&target, &["--scopes", "sftp"]);
+    for path in ["/proc/self/fd/2", "/dev/stderr", "/proc/self/fd/1", "/proc/self/mem", "/proc/self/comm"] {
+        for protocol in PROTOCOLS {
+            let output = holder.scp(&[protocol, forged, &format!("box:{path}")]);
+            assert_ne!(output.code, 0, "{protocol} to {path}");
+            assert!(
+                output.errors().contains("ermission denied"),
+                "{protocol} to {path}: {}",
+                output.errors()
+            );
+        }
+    }
+    // Reading is as before, but of the pipe: it would take lines away.
+    holder.sftp("get /proc/self/comm /dev/null\n").ok();
+    assert_ne!(holder.sftp("get /proc/self/fd/2 /dev/null\n").code, 0);
+    holder.scp(&[forged, &format!("box:{far}/last")]).ok();
+    let mut rows = Vec::new();
+    let found = until(Duration::from_secs(10), || {
+        rows = file_rows(&target);
+        rows.iter().any(|row| row.2.contains("/last\""))
+    });
+    assert!(found && rows.iter().all(|row| row.2.contains("/last\"")), "{rows:#?}");
+}
+
+/// As go-scp asks for it.
+#[test]
+fn scp_by_its_path_is_for_a_token_for_files_too() {
+    if skip::oracle_lacks("tokens") {
+        return;
+    }
+    let target = Target::start();
+    let far = target.far_dir();
+    let holder = Holder::new(&target, &["--scopes", "sftp"]);
+    let mut client = Client::connect(target.port).unwrap();
+    assert!(client.authenticate(&holder.token, &Proof::None).unwrap());
+    let channel = client.open_session().unwrap();
+    let command = Writer::default().string(format!("/usr/bin/scp -qt \"{far}\"")).done();
+    assert!(client.request(channel, "exec", &command).unwrap());
+    client.data(channel, b"C0644 5 came\nhello\0").unwrap();
+    client.eof(channel).unwrap();
+    let ending = client.finish(channel).unwrap();
+    assert_eq!((ending.status, &ending.stdout[..]), (Some(0), &[0, 0, 0][..]), "{ending:?}");
+    assert_eq!(target.exec(&format!("cat {far}/came")).ok(), "hello");
+    let output = holder.ssh(&["box", "/tmp/scp -t /tmp"]);
+    assert!(output.errors().contains("does not have the scope"), "{}", output.errors());
 }
 
 /// A client may ask for a terminal first. A file server on one would tell the client what it changes, and nobody else.
@@ -427,7 +498,7 @@ fn a_terminal_does_not_hide_a_file_server_from_the_audit_trail() {
     let mut rows = Vec::new();
     let found = until(Duration::from_secs(10), || {
         rows = file_rows(&target);
-        rows.iter().any(|row| row.0 == "file.write" && row.2.ends_with("hidden\", 5 bytes"))
+        rows.iter().any(|row| row.0 == "file.write" && row.2.ends_with("hidden\", 5 bytes written, size 5"))
     });
     assert!(found, "{rows:#?}");
 }

@@ -8,7 +8,7 @@ use sandgate_wire::message::{Exec, FileProtocol, Files, Program, Reason};
 
 use crate::own;
 use crate::sys::{self, Chdir, Failure};
-use crate::users::{Creds, Database, User};
+use crate::users::{Creds, Database, HomeFrom, User};
 
 /// PATH when the image names none: as Debian's root has it.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -84,7 +84,7 @@ pub fn prepare(base: &Base, exec: &Exec, db: &Database, tty: Option<&[u8]>) -> R
     let env = environment(base, exec, &user, shell.as_deref(), tty);
     let files = own_server(exec, shell.as_deref(), &env)?;
     let (programs, argv, failure) = match &files {
-        Some(files) => server(files, &base.exe)?,
+        Some(files) => server(files, &user, &base.exe)?,
         None => program(exec, shell, &env)?,
     };
     let envp =
@@ -134,12 +134,29 @@ fn own_server(exec: &Exec, shell: Option<&[u8]>, env: &[Var]) -> Result<Option<F
     }
 }
 
-fn server(files: &Files, exe: &OsStr) -> Result<Prepared, Refusal> {
+fn server(files: &Files, user: &User, exe: &OsStr) -> Result<Prepared, Refusal> {
     let list = |words: Vec<Vec<u8>>| words.into_iter().map(c_string).collect::<Result<Vec<_>, _>>();
-    let argv = own::arguments(files);
+    let argv = own::arguments(files, root(files, user)?);
     let prefix = [b"sandgate: ", &argv[0][..], b": "].concat();
     let failure = Failure { prefix, missing: b"the agent's own file is gone\n".to_vec() };
     Ok((list(own::paths(exe))?, list(argv)?, failure))
+}
+
+/// The root directory of a file server as a whole path. A relative one starts at the login's home, and not at the directory that the server
+/// comes to run in: that is `/` when the home cannot be entered.
+fn root(files: &Files, user: &User) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(root) = &files.root else { return Ok(None) };
+    if root.starts_with(b"/") {
+        return Ok(Some(root.clone()));
+    }
+    if user.home_from == HomeFrom::Nowhere || !user.home.starts_with(b"/") {
+        let text = format!(
+            "the root directory starts at the home directory, and {} has none",
+            String::from_utf8_lossy(&user.name)
+        );
+        return Err(Refusal::new(Reason::NotPermitted, text));
+    }
+    Ok(Some([&user.home[..], b"/", root].concat()))
 }
 
 fn c_string(bytes: Vec<u8>) -> Result<CString, Refusal> {
@@ -358,6 +375,36 @@ mod tests {
         assert_eq!(failure.missing, b"no shell found in this image (tried bash, ash, sh)\n");
         let (.., failure) = program(&exec(Program::Command(b"a\nb".to_vec())), None, &[]).ok().unwrap();
         assert_eq!(failure.missing.iter().filter(|b| **b == b'\n').count(), 1);
+    }
+
+    #[test]
+    fn a_root_without_a_slash_starts_at_home_wherever_the_server_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let passwd =
+            "ann:x:1000:1000::/home/ann:/bin/sh\nodd:x:1001:1001::odd:/bin/sh\nbob:x:1002:1002:::/bin/sh\n";
+        std::fs::write(dir.path().join("passwd"), passwd).unwrap();
+        let db = Database::load(dir.path());
+        let prepared = |user: &str, root: Option<&str>| {
+            let root = root.map(|root| root.as_bytes().to_vec());
+            let mut e = exec(Program::Files(Files { protocol: FileProtocol::Sftp, root, read_only: false }));
+            e.user = Some(user.as_bytes().to_vec());
+            prepare(&base(), &e, &db, None).map(|launch| strings(&launch.argv))
+        };
+        for (user, root, whole) in [
+            ("ann", ".", "/home/ann/."),
+            ("ann", "drop/in", "/home/ann/drop/in"),
+            ("ann", "/srv", "/srv"),
+            ("bob", "/srv", "/srv"),
+        ] {
+            let argv = prepared(user, Some(root)).ok().unwrap();
+            assert_eq!(argv, ["sftp-server", "--audit", "--root", whole], "{user} {root}");
+        }
+        assert_eq!(prepared("bob", None).ok().unwrap(), ["sftp-server", "--audit"]);
+        // Whoever has no home, by an empty or an odd field or no entry at all, has no directory in it.
+        for user in ["bob", "odd", "4321"] {
+            let refused = prepared(user, Some(".")).err().unwrap();
+            assert!(refused.text.contains("root directory"), "{}", refused.text);
+        }
     }
 
     #[test]

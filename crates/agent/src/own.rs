@@ -29,15 +29,15 @@ pub fn run_if_asked(args: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// The arguments that start the file server.
-pub fn arguments(files: &Files) -> Vec<Vec<u8>> {
+/// The arguments that start the file server, with its root directory as a whole path.
+pub fn arguments(files: &Files, root: Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut argv = vec![match &files.protocol {
         FileProtocol::Sftp => SFTP.to_vec(),
         FileProtocol::Scp(_) => SCP.to_vec(),
     }];
     argv.push(b"--audit".to_vec());
-    if let Some(root) = &files.root {
-        argv.extend([b"--root".to_vec(), root.clone()]);
+    if let Some(root) = root {
+        argv.extend([b"--root".to_vec(), root]);
     }
     if files.read_only {
         argv.push(b"--read-only".to_vec());
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn words(files: &Files) -> Vec<String> {
-        let words = arguments(files).into_iter();
+        let words = arguments(files, files.root.clone()).into_iter();
         words.map(|word| OsString::from_vec(word).to_string_lossy().into_owned()).collect()
     }
 

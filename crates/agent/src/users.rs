@@ -27,8 +27,19 @@ pub struct User {
     pub creds: Creds,
     /// Home directory; `/` when unknown.
     pub home: Vec<u8>,
+    /// Whether `home` is what the login has, or taken for want of one.
+    pub home_from: HomeFrom,
     /// Login shell; empty when unknown.
     pub shell: Vec<u8>,
+}
+
+/// Where a home directory is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HomeFrom {
+    /// `/etc/passwd` names it.
+    Passwd,
+    /// Nowhere: the login is not in there, or without a home.
+    Nowhere,
 }
 
 /// The two files.
@@ -70,7 +81,7 @@ impl Database {
             None => {
                 let name = if uid == 0 { b"root".to_vec() } else { uid.to_string().into_bytes() };
                 let creds = Creds { uid, gid: uid, groups: vec![uid] };
-                User { name, creds, home: b"/".to_vec(), shell: Vec::new() }
+                User { name, creds, home: b"/".to_vec(), home_from: HomeFrom::Nowhere, shell: Vec::new() }
             }
         }
     }
@@ -82,11 +93,13 @@ impl Database {
                 groups_of.push(group.gid);
             }
         }
-        let home = if e.home.is_empty() { b"/" } else { e.home };
+        let (home, home_from): (&[u8], _) =
+            if e.home.is_empty() { (b"/", HomeFrom::Nowhere) } else { (e.home, HomeFrom::Passwd) };
         User {
             name: e.name.to_vec(),
             creds: Creds { uid: e.uid, gid: e.gid, groups: groups_of },
             home: home.to_vec(),
+            home_from,
             shell: e.shell.to_vec(),
         }
     }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use rustix::fs::Mode;
 use sandgate_sftp::audit::{Audit, Lines, Silent};
+use sandgate_sftp::program::forbid_tracing;
 use sandgate_sftp::vfs::{OsVfs, ReadOnly, RootedVfs, Vfs};
 
 use crate::command::Command;
@@ -61,6 +62,7 @@ fn parse(args: impl Iterator<Item = Vec<u8>>) -> Option<Request> {
 }
 
 fn run(request: &Request) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    forbid_tracing().map_err(|e| format!("the process cannot be kept from being traced: {e}"))?;
     let (vfs, homes): (Box<dyn Vfs>, Box<dyn Homes>) = match &request.root {
         None => {
             let home = std::env::var_os("HOME").map(OsString::into_vec).unwrap_or_default();

@@ -168,7 +168,7 @@ impl<R: Read, W: Write> Sink<'_, R, W> {
         };
         let made = verb == Verb::MadeDir;
         if made || self.options.preserve {
-            self.tell(verb, 0, &place)?;
+            self.tell(verb, 0, &place, None)?;
         }
         if self.options.preserve && !made {
             // As in OpenSSH: if it cannot be done, that shows when the files come.
@@ -212,13 +212,15 @@ impl<R: Read, W: Write> Sink<'_, R, W> {
             Ok(opened) => opened,
             Err(errno) => return self.peer.complain(&about(&place, &text(errno))),
         };
-        self.tell(Verb::Opened, 0, &place)?;
+        self.tell(Verb::Opened, 0, &place, None)?;
         self.peer.agree()?;
         let mut written = 0;
         let received = self.content(&*file, entry.size, &mut written);
         // Also when the client vanished in the middle: what is there is there.
-        self.tell(Verb::Wrote, written, &place)?;
-        let problem = self.finish(&*file, entry, found, received?.err());
+        let problem = received.map(|outcome| self.finish(&*file, entry, found, outcome.err()));
+        let size = file.stat().ok().and_then(|meta| meta.file_size());
+        self.tell(Verb::Wrote, written, &place, size)?;
+        let problem = problem?;
         if problem.is_some() {
             self.peer.set_failed();
         }
@@ -286,10 +288,11 @@ impl<R: Read, W: Write> Sink<'_, R, W> {
         problem
     }
 
-    fn tell(&mut self, verb: Verb, size: u64, place: &[u8]) -> Result<(), Stop> {
+    /// Records a change, with the size of the whole file where it is known.
+    fn tell(&mut self, verb: Verb, size: u64, place: &[u8], file_size: Option<u64>) -> Result<(), Stop> {
         let slash: &[u8] = if self.base.is_empty() || self.base.ends_with(b"/") { b"" } else { b"/" };
         let path = [&self.base, slash, place].concat();
-        self.audit.record(&Event::new(verb, size, &path)).map_err(|_| Stop)
+        self.audit.record(&Event::new(verb, size, &path).of_size(file_size)).map_err(|_| Stop)
     }
 }
 

@@ -578,7 +578,7 @@ fn restrictions_hold_and_are_told() {
     let outcome = place.scp(&["f".into(), "host:~/etc".into()]);
     assert_eq!(
         (outcome.code, &outcome.printed[..]),
-        (Some(0), &["opened 0 /etc/f", "wrote 3 /etc/f"].map(String::from)[..])
+        (Some(0), &["opened 0 /etc/f", "wrote 3 /etc/f 3"].map(String::from)[..])
     );
 }
 

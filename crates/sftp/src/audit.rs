@@ -1,14 +1,15 @@
 //! What a file server changed, one line each, for the audit table of whoever started it.
 //!
 //! Primer: a built-in server has no human reader on its standard error, so that stream carries [`Event`]s: verb, space, size in bytes,
-//! space, path, and for verbs with two paths another space and the second path. Paths are percent-encoded bytewise (everything but
+//! space, path, for verbs with two paths another space and the second path, and for some verbs, where it is known, another space and the
+//! size of the whole file. (Agents of before that last field leave it out.) Paths are percent-encoded bytewise (everything but
 //! printable ASCII without `%` and space), so a line never contains what a file name brought along. The reader trusts nothing: lines are
 //! bounded and what is not exactly in this form is refused.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// The longest line, its newline not counted: two encoded paths of 4095 bytes, verb and size.
+/// The longest line, its newline not counted: two encoded paths of 4095 bytes, verb and two sizes.
 pub const MAX_LINE: usize = 2 * 3 * 4095 + 64;
 
 /// What was done.
@@ -47,6 +48,8 @@ pub struct Event<'a> {
     pub path: Cow<'a, [u8]>,
     /// The second path of `Renamed`, `Linked` and `Symlinked`.
     pub to: Option<Cow<'a, [u8]>>,
+    /// How large the file is that was `Wrote`, `Renamed` or `Removed`, in bytes, if it is a regular one and that is known.
+    pub file_size: Option<u64>,
 }
 
 /// Why a line is no event.
@@ -123,17 +126,27 @@ impl Verb {
     pub const fn has_to(self) -> bool {
         matches!(self, Self::Renamed | Self::Linked | Self::Symlinked)
     }
+
+    /// Whether the size of the whole file may be told.
+    pub const fn has_file_size(self) -> bool {
+        matches!(self, Self::Wrote | Self::Renamed | Self::Removed)
+    }
 }
 
 impl<'a> Event<'a> {
     /// An event with one path.
     pub fn new(verb: Verb, size: u64, path: &'a [u8]) -> Self {
-        Self { verb, size, path: Cow::Borrowed(path), to: None }
+        Self { verb, size, path: Cow::Borrowed(path), to: None, file_size: None }
     }
 
     /// An event with two paths.
     pub fn pair(verb: Verb, path: &'a [u8], to: &'a [u8]) -> Self {
-        Self { verb, size: 0, path: Cow::Borrowed(path), to: Some(Cow::Borrowed(to)) }
+        Self { verb, size: 0, path: Cow::Borrowed(path), to: Some(Cow::Borrowed(to)), file_size: None }
+    }
+
+    /// The same with the size of the whole file, where the verb has one.
+    pub fn of_size(self, file_size: Option<u64>) -> Self {
+        Self { file_size: file_size.filter(|_| self.verb.has_file_size()), ..self }
     }
 
     /// The line, without newline. Paths are cut at 4095 bytes: no longer one can have been acted on.
@@ -143,6 +156,9 @@ impl<'a> Event<'a> {
         if let Some(to) = &self.to {
             line.push(b' ');
             encode(to, &mut line);
+        }
+        if let Some(size) = self.file_size {
+            line.extend_from_slice(format!(" {size}").as_bytes());
         }
         line
     }
@@ -160,15 +176,20 @@ impl<'a> Event<'a> {
         let verb = Verb::ALL.iter().find(|(_, w)| w.as_bytes() == word).ok_or(ParseError::Verb)?.0;
         let size = number(fields.next().ok_or(ParseError::Fields)?)?;
         let path = decode(fields.next().ok_or(ParseError::Fields)?)?;
-        let to = match (verb.has_to(), fields.next()) {
-            (true, Some(to)) => Some(Cow::Owned(decode(to)?)),
-            (false, None) => None,
-            _ => return Err(ParseError::Fields),
+        let to = if verb.has_to() {
+            Some(Cow::Owned(decode(fields.next().ok_or(ParseError::Fields)?)?))
+        } else {
+            None
+        };
+        let file_size = match fields.next() {
+            Some(size) if verb.has_file_size() => Some(number(size)?),
+            None => None,
+            Some(_) => return Err(ParseError::Fields),
         };
         if fields.next().is_some() {
             return Err(ParseError::Fields);
         }
-        Ok(Event { verb, size, path: Cow::Owned(path), to })
+        Ok(Event { verb, size, path: Cow::Owned(path), to, file_size })
     }
 }
 
@@ -243,8 +264,11 @@ mod tests {
     fn every_verb_comes_back() {
         for (verb, word) in Verb::ALL {
             let to = verb.has_to().then_some(Cow::Borrowed(&b"/b"[..]));
-            let event = Event { verb, size: 7, path: Cow::Borrowed(b"/a"), to };
+            let event = Event { verb, size: 7, path: Cow::Borrowed(b"/a"), to, file_size: None };
             assert!(event.format().starts_with(word.as_bytes()));
+            assert_eq!(Event::parse(&event.format()).as_ref(), Ok(&event));
+            let event = event.of_size(Some(9));
+            assert_eq!(event.file_size.is_some(), verb.has_file_size());
             assert_eq!(Event::parse(&event.format()), Ok(event));
         }
     }
@@ -252,12 +276,14 @@ mod tests {
     #[test]
     fn the_line_is_readable() {
         assert_eq!(Event::new(Verb::Wrote, 12, b"/tmp/a b\n%").format(), b"wrote 12 /tmp/a%20b%0A%25");
+        assert_eq!(Event::new(Verb::Wrote, 12, b"/a").of_size(Some(30)).format(), b"wrote 12 /a 30");
+        assert_eq!(Event::pair(Verb::Renamed, b"/a", b"/b").of_size(Some(0)).format(), b"renamed 0 /a /b 0");
     }
 
     #[test]
     fn the_longest_paths_fit_the_longest_line() {
         let path = vec![0; crate::vfs::MAX_PATH + 1];
-        let mut event = Event::pair(Verb::Symlinked, &path, &path);
+        let mut event = Event::pair(Verb::Renamed, &path, &path).of_size(Some(u64::MAX));
         event.size = u64::MAX;
         let line = event.format();
         assert!(line.len() <= MAX_LINE);
@@ -271,9 +297,15 @@ mod tests {
             ("", Verb),
             ("wrote", Fields),
             ("wrote 1", Fields),
-            ("wrote 1 /a /b", Fields),
+            ("wrote 1 /a /b", Size),
+            ("wrote 1 /a 2 3", Fields),
+            ("wrote 1 /a 02", Size),
+            ("wrote 1 /a ", Size),
+            ("made-dir 0 /a 2", Fields),
+            ("linked 0 /a /b 2", Fields),
             ("renamed 1 /a", Fields),
-            ("renamed 1 /a /b /c", Fields),
+            ("renamed 1 /a /b /c", Size),
+            ("renamed 1 /a /b 2 3", Fields),
             ("erased 1 /a", Verb),
             ("wrote 01 /a", Size),
             ("wrote +1 /a", Size),

@@ -41,6 +41,15 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Keeps this process's memory and open files from everybody but itself, also from its own user: what a file server may do is less than what
+/// its user may, and another server of the same user must not be the way round that. As OpenSSH's server does.
+///
+/// # Errors
+/// The kernel refuses. A server must not serve then.
+pub fn forbid_tracing() -> rustix::io::Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+}
+
 /// What the command line says.
 #[derive(Default)]
 struct Options {
@@ -157,6 +166,7 @@ fn list_requests() -> ExitCode {
 /// Prepares and serves. The error is an exit status, as OpenSSH's, and a text.
 fn run(options: Options) -> Result<(), (u8, String)> {
     let error = |text: String| (1, text);
+    forbid_tracing().map_err(|e| error(format!("the process cannot be kept from being traced: {e}")))?;
     if let Some(mask) = options.umask {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
     }

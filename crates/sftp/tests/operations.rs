@@ -34,7 +34,7 @@ fn a_file_is_written_read_and_closed() {
     assert_eq!(client.write(&handle, 0, b""), Status::FAILURE);
     client.end().unwrap();
     let name = String::from_utf8(path).unwrap();
-    assert_eq!(client.recorded(), [format!("opened 0 {name}"), format!("wrote 9 {name}")]);
+    assert_eq!(client.recorded(), [format!("opened 0 {name}"), format!("wrote 9 {name} 9")]);
 }
 
 #[test]
@@ -495,12 +495,14 @@ fn every_change_is_recorded_with_absolute_paths() {
     let mut client = root;
     let none = Attrs::default();
     client.call(Request::Mkdir { id: 1, path: b"d", attrs: none });
-    client.open(b"d/f", NEW).unwrap();
+    let handle = client.open(b"d/f", NEW).unwrap();
+    assert_eq!(client.write(&handle, 3, b"hello"), Status::OK);
     client.call(Request::Symlink { id: 1, target: b"../x", link: b"l" });
     client.extended(Extended::Hardlink { from: b"d/f", to: b"h" });
     client.call(Request::Rename { id: 1, from: b"h", to: b"i" });
     client.extended(Extended::PosixRename { from: b"i", to: b"a b" });
     client.call(Request::Remove { id: 1, path: b"l" });
+    client.call(Request::Remove { id: 1, path: b"a b" });
     client.call(Request::Rmdir { id: 1, path: b"d" });
     client.call(Request::Remove { id: 1, path: b"none" });
     client.end().unwrap();
@@ -511,11 +513,28 @@ fn every_change_is_recorded_with_absolute_paths() {
             "opened 0 /d/f",
             "symlinked 0 ../x /l",
             "linked 0 /d/f /h",
-            "renamed 0 /h /i",
-            "renamed 0 /i /a%20b",
+            "renamed 0 /h /i 8",
+            "renamed 0 /i /a%20b 8",
+            // A link is no file and has no size.
             "removed 0 /l",
+            "removed 0 /a%20b 8",
             // Still open when the client went.
-            "wrote 0 /d/f",
+            "wrote 5 /d/f 8",
         ]
     );
+}
+
+/// Whatever was said to be open is said to be closed, or the trail would show a transfer that was cut.
+#[test]
+fn an_open_for_reading_that_changes_a_file_is_recorded_to_its_end() {
+    let dir = dir();
+    std::fs::write(dir.path().join("f"), "x").unwrap();
+    let mut client = Client::rooted(dir.path());
+    for (path, flags) in [(&b"f"[..], OpenFlags::TRUNCATE), (b"new", OpenFlags::CREATE)] {
+        let handle = client.open(path, READ.with(flags)).unwrap();
+        assert_eq!(client.close(&handle), Status::OK);
+    }
+    let handle = client.open(b"f", READ).unwrap();
+    assert_eq!(client.close(&handle), Status::OK);
+    assert_eq!(client.recorded(), ["opened 0 /f", "wrote 0 /f 0", "opened 0 /new", "wrote 0 /new 0"]);
 }

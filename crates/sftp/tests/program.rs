@@ -250,7 +250,7 @@ fn the_umask_and_the_audit_lines_are_as_asked() {
     assert!(output.status.success());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let lines = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(lines, format!("opened 0 {0}\nwrote 0 {0}\n", path.display()));
+    assert_eq!(lines, format!("opened 0 {0}\nwrote 0 {0} 0\n", path.display()));
 }
 
 /// Appends an OPEN for writing.

@@ -3,7 +3,7 @@
 //! The lines come from inside the sandbox, so they are as true as the sandbox is honest; they are bounded, and nothing but rows of
 //! this sandbox can come of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -27,13 +27,15 @@ pub(crate) struct FileAudit {
     session: String,
     sandbox_id: String,
     user: String,
+    /// The directory that paths begin in, where the credential names one, as it names it.
+    root: Option<Vec<u8>>,
     actor: String,
     client: Option<String>,
     line: Vec<u8>,
     /// The line at hand is too long; the rest of it is skipped.
     overlong: bool,
     /// Opened for writing and not closed yet: told at the end, when the server was killed.
-    open: HashSet<Vec<u8>>,
+    open: OpenFiles,
     rows: u32,
     /// Lines for the client, not handed out yet; and how many bytes of such there were.
     words: Vec<u8>,
@@ -41,18 +43,24 @@ pub(crate) struct FileAudit {
 }
 
 impl FileAudit {
-    pub(crate) fn new(gateway: Arc<Gateway>, info: &SessionInfo, user: Option<&[u8]>) -> Self {
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        info: &SessionInfo,
+        user: Option<&[u8]>,
+        root: Option<Vec<u8>>,
+    ) -> Self {
         Self {
             gateway,
             session: info.id.clone(),
             sandbox_id: info.sandbox_id.clone(),
             // Process 1 of the sandbox, which is what the agent is, runs as root in there.
             user: user.map_or_else(|| "root".to_owned(), |user| String::from_utf8_lossy(user).into_owned()),
+            root,
             actor: info.credential.clone(),
             client: info.client.map(|client| client.to_string()),
             line: Vec::new(),
             overlong: false,
-            open: HashSet::new(),
+            open: OpenFiles::default(),
             rows: 0,
             words: Vec::new(),
             said: 0,
@@ -105,33 +113,31 @@ impl FileAudit {
         };
         match event.verb {
             Verb::Opened => {
-                if self.open.len() < MOST_OPEN {
-                    self.open.insert(event.path.into_owned());
-                }
+                self.open.opened(event.path.into_owned());
                 return;
             }
-            Verb::Wrote => drop(self.open.remove(&*event.path)),
+            Verb::Wrote => self.open.closed(&event.path),
             _ => {}
         }
-        let (action, size) = match event.verb {
-            Verb::Opened | Verb::Wrote => ("file.write", Some(event.size)),
-            Verb::Resized => ("file.resize", Some(event.size)),
-            Verb::Removed => ("file.remove", None),
-            Verb::RemovedDir => ("dir.remove", None),
-            Verb::MadeDir => ("dir.make", None),
-            Verb::Renamed => ("file.rename", None),
-            Verb::Linked => ("file.link", None),
-            Verb::Symlinked => ("file.symlink", None),
-            Verb::Changed => ("file.change", None),
+        let action = match event.verb {
+            Verb::Opened | Verb::Wrote => "file.write",
+            Verb::Resized => "file.resize",
+            Verb::Removed => "file.remove",
+            Verb::RemovedDir => "dir.remove",
+            Verb::MadeDir => "dir.make",
+            Verb::Renamed => "file.rename",
+            Verb::Linked => "file.link",
+            Verb::Symlinked => "file.symlink",
+            Verb::Changed => "file.change",
         };
-        let row = self.row(action, &event.path, event.to.as_deref(), size);
+        let row = self.row(action, &what(&event));
         self.add(row).await;
     }
 
     /// The end of the stream: what was never closed is told.
     pub(crate) async fn finish(mut self) {
-        for path in std::mem::take(&mut self.open) {
-            let row = self.row("file.write.cut", &path, None, None);
+        for path in std::mem::take(&mut self.open).paths() {
+            let row = self.row("file.write.cut", &quoted(&path));
             self.add(row).await;
         }
     }
@@ -153,15 +159,9 @@ impl FileAudit {
         self.gateway.audit.file_changed(row).await;
     }
 
-    fn row(&self, action: &str, path: &[u8], to: Option<&[u8]>, size: Option<u64>) -> AuditRow {
-        let mut detail = format!("session {}, user {}: \"{}\"", self.session, self.user, path.escape_ascii());
-        if let Some(to) = to {
-            // Writing to a string does not fail.
-            let _ = write!(detail, " to \"{}\"", to.escape_ascii());
-        }
-        if let Some(size) = size {
-            let _ = write!(detail, ", {size} bytes");
-        }
+    fn row(&self, action: &str, what: &str) -> AuditRow {
+        let root = self.root.as_deref().map(|root| format!(", root {}", quoted(root))).unwrap_or_default();
+        let detail = format!("session {}, user {}{root}: {what}", self.session, self.user);
         AuditRow {
             at: OffsetDateTime::now_utc(),
             action: action.to_owned(),
@@ -169,6 +169,113 @@ impl FileAudit {
             actor: self.actor.clone(),
             client: self.client.clone(),
             detail,
+        }
+    }
+}
+
+/// The paths of an event and its sizes. An agent of before this version does not tell how large the whole file is.
+fn what(event: &Event<'_>) -> String {
+    let mut text = quoted(&event.path);
+    // Writing to a string does not fail.
+    if let Some(to) = &event.to {
+        let _ = write!(text, " to {}", quoted(to));
+    }
+    if event.verb == Verb::Wrote {
+        let _ = write!(text, ", {} bytes written", event.size);
+    }
+    let size = if event.verb == Verb::Resized { Some(event.size) } else { event.file_size };
+    if let Some(size) = size {
+        let _ = write!(text, ", size {size}");
+    }
+    text
+}
+
+fn quoted(path: &[u8]) -> String {
+    format!("\"{}\"", path.escape_ascii())
+}
+
+/// Files open for writing, each as often as it is open, at most [`MOST_OPEN`] in all.
+#[derive(Default)]
+struct OpenFiles {
+    times: HashMap<Vec<u8>, usize>,
+    all: usize,
+}
+
+impl OpenFiles {
+    fn opened(&mut self, path: Vec<u8>) {
+        if self.all < MOST_OPEN {
+            self.all += 1;
+            *self.times.entry(path).or_default() += 1;
+        }
+    }
+
+    fn closed(&mut self, path: &[u8]) {
+        let Some(times) = self.times.get_mut(path) else { return };
+        *times -= 1;
+        self.all -= 1;
+        if *times == 0 {
+            self.times.remove(path);
+        }
+    }
+
+    /// The path of each that is open.
+    fn paths(self) -> impl Iterator<Item = Vec<u8>> {
+        self.times.into_iter().flat_map(|(path, times)| std::iter::repeat_n(path, times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(paths: &[&[u8]]) -> OpenFiles {
+        let mut open = OpenFiles::default();
+        paths.iter().for_each(|path| open.opened(path.to_vec()));
+        open
+    }
+
+    #[test]
+    fn a_file_that_is_open_twice_is_open_until_both_are_closed() {
+        let mut open = opened(&[b"/a", b"/a", b"/b"]);
+        open.closed(b"/a");
+        open.closed(b"/never");
+        let mut left: Vec<_> = open.paths().collect();
+        left.sort();
+        assert_eq!(left, [b"/a", b"/b"]);
+        let mut open = opened(&[b"/a", b"/a"]);
+        (0..3).for_each(|_| open.closed(b"/a"));
+        assert_eq!((open.all, open.paths().count()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_whatever_it_is_called() {
+        let mut open = OpenFiles::default();
+        for number in 0..2 * MOST_OPEN {
+            open.opened(if number % 2 == 0 { b"/same".to_vec() } else { number.to_string().into_bytes() });
+        }
+        assert_eq!(open.paths().count(), MOST_OPEN);
+    }
+
+    #[test]
+    fn rows_tell_what_was_written_and_how_large_the_file_is() {
+        for (line, text) in [
+            ("wrote 5 /a%20b 12", "\"/a b\", 5 bytes written, size 12"),
+            ("resized 7 /a", "\"/a\", size 7"),
+            ("renamed 0 /a /b 0", "\"/a\" to \"/b\", size 0"),
+            ("removed 0 /a%0A 3", "\"/a\\n\", size 3"),
+            ("removed 0 /link", "\"/link\""),
+            ("made-dir 0 /d", "\"/d\""),
+            ("linked 0 /a /b", "\"/a\" to \"/b\""),
+            // As agents wrote it before they told the size.
+            ("wrote 5 /a", "\"/a\", 5 bytes written"),
+            ("renamed 0 /a /b", "\"/a\" to \"/b\""),
+            ("removed 0 /a", "\"/a\""),
+        ] {
+            assert_eq!(
+                Event::parse(line.as_bytes()).map(|event| what(&event)),
+                Ok(text.to_owned()),
+                "{line}"
+            );
         }
     }
 }

@@ -275,6 +275,10 @@ async fn begin(
         // The last one counts, as with sshd, should the client have sent such a variable too.
         spec.env.push((b"SSH_AUTH_SOCK".to_vec(), agent.path().to_vec()));
     }
+    let root = match &spec.program {
+        Program::Files(files) => files.root.clone(),
+        _ => None,
+    };
     let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
     gateway.audit.room().await;
     before.await;
@@ -292,7 +296,7 @@ async fn begin(
     gateway.audit.session_started(&info);
     let (input, output, control) = process.split();
     let mut output = if output.is_file_server() {
-        let audit = FileAudit::new(gateway.clone(), &info, user.as_deref());
+        let audit = FileAudit::new(gateway.clone(), &info, user.as_deref(), root);
         SessionOutput::file_server(output, Box::new(audit))
     } else {
         SessionOutput::program(output)
@@ -366,7 +370,7 @@ fn restricted(principal: &Principal, program: Program) -> Program {
     let protocol = match program {
         Program::Files(files) => files.protocol,
         Program::Command(line)
-            if line.starts_with(b"scp ") && !scopes.contains(Scope::Exec) && scopes.contains(Scope::Sftp) =>
+            if is_scp(&line) && !scopes.contains(Scope::Exec) && scopes.contains(Scope::Sftp) =>
         {
             FileProtocol::Scp(line)
         }
@@ -378,4 +382,43 @@ fn restricted(principal: &Principal, program: Program) -> Program {
         root: restriction.root.map(String::into_bytes),
         read_only: restriction.read_only,
     })
+}
+
+/// Whether a command's first word is `scp`, by that name or by a path as some clients have it (`/usr/bin/scp`). The agent, which runs its own
+/// whatever the path, looks at the rest and refuses what needs a shell.
+fn is_scp(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let program = words.next().unwrap_or_default();
+    program == b"scp" || (program.starts_with(b"/") && program.ends_with(b"/bin/scp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scp_is_known_by_its_name_and_by_its_path() {
+        for line in [
+            "scp -t x",
+            "/usr/bin/scp -qrt \"x\"",
+            "/bin/scp -f x",
+            "/usr/local/bin/scp -t x",
+            "  scp   -t x",
+            "scp\t-t x",
+        ] {
+            assert!(is_scp(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "",
+            " ",
+            "scpx -t x",
+            "./scp -t x",
+            "bin/scp -t x",
+            "/tmp/scp -t x",
+            "sh -c scp",
+            "/usr/bin/sh /bin/scp",
+        ] {
+            assert!(!is_scp(line.as_bytes()), "{line}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ fn a_file_goes_into_a_directory_or_becomes_the_target() {
     assert_eq!((&answers[..], status), ("\\x00\\x00\\x00\\x00\\x00", Status::Done));
     assert_eq!(memory.get(b"/d/x").unwrap(), b"hello");
     assert_eq!(memory.get(b"/d/empty").unwrap(), b"");
-    assert_eq!(log, ["opened 0 /d/x", "wrote 5 /d/x", "opened 0 /d/empty", "wrote 0 /d/empty"]);
+    assert_eq!(log, ["opened 0 /d/x", "wrote 5 /d/x 5", "opened 0 /d/empty", "wrote 0 /d/empty 0"]);
     assert_eq!(talk(&memory, "scp -t /new", b"C0640 2 x\nhi\0").1, Status::Done);
     assert_eq!(memory.get(b"/new").unwrap(), b"hi");
 }
@@ -50,6 +50,10 @@ fn an_existing_file_is_overwritten_in_place_and_cut() {
     memory.put(b"/d/x", b"something longer");
     assert_eq!(talk(&memory, "scp -t d", b"C0600 5 x\nhello\0").1, Status::Done);
     assert_eq!(memory.get(b"/d/x").unwrap(), b"hello");
+    memory.put(b"/d/x", b"something longer");
+    let (.., log) = talk(&memory, "scp -t d", b"C0600 5 x\nhel");
+    assert_eq!(log, ["opened 0 /d/x", "wrote 0 /d/x 16"], "what was there is there");
+    assert_eq!(talk(&memory, "scp -t d", b"C0600 5 x\nhello\0").2, ["opened 0 /d/x", "wrote 5 /d/x 5"]);
     // Without -p it keeps its mode.
     assert_eq!(mode(&memory, "/d/x"), 0o644);
     assert_eq!(talk(&memory, "scp -p -t d", b"T7 1 8 2\nC0400 0 x\n\0").1, Status::Done);
@@ -140,7 +144,7 @@ fn a_full_disk_is_told_at_the_end_of_the_file_and_the_next_one_fits() {
     assert_eq!(answers, "\\x00\\x00\\x00\\x01scp: /x: No space left on device\\n\\x00\\x00");
     assert_eq!(status, Status::Failed);
     assert_eq!(memory.get(b"/y").unwrap(), b"yes");
-    assert_eq!(log[1], "wrote 3 /x");
+    assert_eq!(log[1], "wrote 3 /x 3");
     // No time is set on a file that is not whole.
     assert_eq!(memory.stat(b"/x", Follow::Yes).unwrap().mtime, 0);
 }
@@ -150,7 +154,7 @@ fn a_client_that_vanishes_leaves_what_came_and_an_audit_of_it() {
     let memory = with_dir();
     let (answers, status, log) = talk(&memory, "scp -t d", b"C0644 5368709120 x\nhello");
     assert_eq!(answers, "\\x00\\x00\\x01scp: dropped connection\\n");
-    assert_eq!((status, &log[1][..]), (Status::Failed, "wrote 0 /d/x"));
+    assert_eq!((status, &log[1][..]), (Status::Failed, "wrote 0 /d/x 0"));
     // At the end of a record it has simply finished; the directory is put right.
     assert_eq!(talk(&memory, "scp -r -t d", b"D0555 0 y\n").1, Status::Done);
     assert_eq!(mode(&memory, "/d/y"), 0o555);

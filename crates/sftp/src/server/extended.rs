@@ -16,8 +16,9 @@ impl<O: AsFd> Session<O> {
     pub(super) fn extended(&mut self, id: u32, request: Extended<'_>) -> Outcome {
         match request {
             Extended::PosixRename { from, to } => {
+                let size = self.size_of(from);
                 let result = self.vfs.rename(from, to);
-                self.done_pair(id, result, Verb::Renamed, from, to)
+                self.renamed(id, result, from, to, size)
             }
             Extended::Hardlink { from, to } => {
                 let result = self.vfs.link(from, to);

@@ -50,8 +50,12 @@ impl<O: AsFd> Session<O> {
     }
 
     pub(super) fn remove(&mut self, id: u32, path: &[u8]) -> Outcome {
+        let size = self.size_of(path);
         let result = self.vfs.remove_file(path);
-        self.done(id, result, Verb::Removed, path)
+        if result.is_ok() {
+            self.record_sized(Verb::Removed, 0, path, size)?;
+        }
+        self.result(id, result)
     }
 
     pub(super) fn mkdir(&mut self, id: u32, path: &[u8], attrs: Attrs) -> Outcome {
@@ -80,11 +84,27 @@ impl<O: AsFd> Session<O> {
     }
 
     pub(super) fn rename(&mut self, id: u32, from: &[u8], to: &[u8]) -> Outcome {
+        let size = self.size_of(from);
         match self.vfs.rename_new(from, to) {
-            Ok(true) => self.done_pair(id, Ok(()), Verb::Renamed, from, to),
+            Ok(true) => self.renamed(id, Ok(()), from, to, size),
             Ok(false) => self.status(id, Status::FAILURE),
             Err(e) => self.status(id, e.into()),
         }
+    }
+
+    /// Records a renaming and answers.
+    pub(super) fn renamed(
+        &mut self,
+        id: u32,
+        result: vfs::Result<()>,
+        from: &[u8],
+        to: &[u8],
+        size: Option<u64>,
+    ) -> Outcome {
+        if result.is_ok() {
+            self.record_pair(Verb::Renamed, from, to, size)?;
+        }
+        self.result(id, result)
     }
 
     pub(super) fn symlink(&mut self, id: u32, target: &[u8], link: &[u8]) -> Outcome {
@@ -110,7 +130,7 @@ impl<O: AsFd> Session<O> {
         to: &[u8],
     ) -> Outcome {
         if result.is_ok() {
-            self.record_pair(verb, from, to)?;
+            self.record_pair(verb, from, to, None)?;
         }
         self.result(id, result)
     }

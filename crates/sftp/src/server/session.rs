@@ -12,7 +12,7 @@ use crate::audit::{Audit, Event, Verb};
 use crate::codec::{DecodeError, Reply, Request, Status, Strings, VERSION, frame};
 use crate::handles::{Handle, Key, OpenFile, Table, What, Work};
 use crate::names::Names;
-use crate::vfs::{self, OpenFlags, Vfs};
+use crate::vfs::{self, Follow, Vfs};
 
 use super::buffers::Output;
 use super::pool::{Done, Job, Pool};
@@ -336,20 +336,47 @@ impl<O: AsFd> Session<O> {
 
     /// Records a change of one path.
     pub(super) fn record(&mut self, verb: Verb, size: u64, path: &[u8]) -> Outcome {
+        self.record_sized(verb, size, path, None)
+    }
+
+    /// The same with the size of the whole file.
+    pub(super) fn record_sized(
+        &mut self,
+        verb: Verb,
+        size: u64,
+        path: &[u8],
+        file_size: Option<u64>,
+    ) -> Outcome {
         let path = self.absolute(path);
-        self.audit.record(&Event::new(verb, size, &path)).map_err(ServeError::Audit)
+        self.audit.record(&Event::new(verb, size, &path).of_size(file_size)).map_err(ServeError::Audit)
     }
 
     /// Records a change of two paths. What a symbolic link says is recorded as it is.
-    pub(super) fn record_pair(&mut self, verb: Verb, from: &[u8], to: &[u8]) -> Outcome {
+    pub(super) fn record_pair(
+        &mut self,
+        verb: Verb,
+        from: &[u8],
+        to: &[u8],
+        file_size: Option<u64>,
+    ) -> Outcome {
         let from = if verb == Verb::Symlinked { Cow::Borrowed(from) } else { self.absolute(from) };
         let to = self.absolute(to);
-        self.audit.record(&Event::pair(verb, &from, &to)).map_err(ServeError::Audit)
+        self.audit.record(&Event::pair(verb, &from, &to).of_size(file_size)).map_err(ServeError::Audit)
     }
 
     /// Records what was written to a file that is closed now.
     pub(super) fn record_written(&mut self, path: &[u8], file: &OpenFile) -> Outcome {
-        if file.flags.has(OpenFlags::WRITE) { self.record(Verb::Wrote, file.written, path) } else { Ok(()) }
+        // As when `Opened` is said: an open for reading may make or empty a file too.
+        if !file.flags.changes() {
+            return Ok(());
+        }
+        let size = file.file.stat().ok().and_then(|meta| meta.file_size());
+        self.record_sized(Verb::Wrote, file.written, path, size)
+    }
+
+    /// The size of the file at a path, links not followed, before that path is gone.
+    pub(super) fn size_of(&self, path: &[u8]) -> Option<u64> {
+        self.vfs.stat(path, Follow::No).ok()?.file_size()
     }
 
     fn absolute<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {

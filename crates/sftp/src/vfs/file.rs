@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{self, Advice, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::guard::Guard;
 use super::{DirEntry, FsStat, Metadata, OpenFlags, Owner, Result, Times, VfsDir, VfsFile, Wait};
 
 /// A file descriptor.
@@ -18,9 +19,11 @@ pub(super) struct OsFile {
 }
 
 impl OsFile {
-    /// Wraps what was opened. With [`Wait::Refused`] something that became a pipe in the meantime is refused.
-    pub(super) fn wrap(fd: OwnedFd, flags: OpenFlags, wait: Wait) -> Result<Arc<dyn VfsFile>> {
-        let may_block = from_stat(&fs::fstat(&fd)?).may_block();
+    /// Wraps what was opened, if the guard lets it be used. With [`Wait::Refused`] something that became a pipe in the meantime is refused.
+    pub(super) fn wrap(fd: OwnedFd, flags: OpenFlags, wait: Wait, guard: &Guard) -> Result<Arc<dyn VfsFile>> {
+        let meta = from_stat(&fs::fstat(&fd)?);
+        guard.opened(fd.as_fd(), &meta, flags)?;
+        let may_block = meta.may_block();
         if may_block && wait == Wait::Refused {
             return Err(Errno::WOULDBLOCK);
         }

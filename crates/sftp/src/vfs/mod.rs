@@ -6,8 +6,11 @@
 //! * [`OsVfs`]: the process's own view, no restriction.
 //! * [`RootedVfs`]: a directory is `/`; held by the kernel (`openat2`), not by comparing strings.
 //! * [`ReadOnly`]: any of them with every change refused.
+//!
+//! Neither of the first two opens what leads past the server itself, see `guard`.
 
 mod file;
+mod guard;
 mod os;
 mod readonly;
 mod realpath;
@@ -112,6 +115,11 @@ impl Metadata {
     /// A regular file.
     pub const fn is_file(&self) -> bool {
         self.mode & S_IFMT == S_IFREG
+    }
+
+    /// The size of a regular file; of other things it says nothing.
+    pub fn file_size(&self) -> Option<u64> {
+        self.is_file().then_some(self.size)
     }
 
     /// A directory.

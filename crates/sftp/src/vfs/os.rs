@@ -1,21 +1,31 @@
-//! The process's own view of the file system: the same system calls on the same paths as OpenSSH's server makes.
+//! The process's own view of the file system: the same system calls on the same paths as OpenSSH's server makes, less what `guard` keeps.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::file::{DotDot, OsDir, OsFile, from_stat, from_statvfs, group, open_flags, timestamps, user};
+use super::guard::{self, Guard};
 use super::{Follow, FsStat, Metadata, OpenFlags, Owner, Result, Times, Vfs, VfsDir, VfsFile, Wait};
 
 /// No restriction: paths mean what they mean to the process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OsVfs;
+#[derive(Debug)]
+pub struct OsVfs {
+    guard: Guard,
+}
+
+impl Default for OsVfs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl OsVfs {
     /// The file system as the process sees it.
     pub const fn new() -> Self {
-        Self
+        Self { guard: Guard::new() }
     }
 }
 
@@ -38,7 +48,7 @@ impl Vfs for OsVfs {
             how |= OFlags::NONBLOCK;
         }
         let fd = fs::openat(CWD, path, how, Mode::from_raw_mode(mode & 0o7777))?;
-        OsFile::wrap(fd, flags, wait)
+        OsFile::wrap(fd, flags, wait, &self.guard)
     }
 
     fn open_dir(&self, path: &[u8]) -> Result<Box<dyn VfsDir>> {
@@ -61,6 +71,7 @@ impl Vfs for OsVfs {
         }
         // Should it have become a pipe since, then without waiting for its reader.
         let fd = fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         fs::ftruncate(fd, len)
     }
 
@@ -68,14 +79,17 @@ impl Vfs for OsVfs {
         if follow == Follow::No && from_stat(&fs::lstat(path)?).is_symlink() {
             return Err(Errno::OPNOTSUPP);
         }
+        guarded(path, follow)?;
         fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))
     }
 
     fn set_times(&self, path: &[u8], times: Times, follow: Follow) -> Result<()> {
+        guarded(path, follow)?;
         fs::utimensat(CWD, path, &timestamps(times), at_flags(follow))
     }
 
     fn set_owner(&self, path: &[u8], owner: Owner, follow: Follow) -> Result<()> {
+        guarded(path, follow)?;
         fs::chownat(CWD, path, user(owner), group(owner), at_flags(follow))
     }
 
@@ -109,6 +123,14 @@ impl Vfs for OsVfs {
 
     fn stat_fs(&self, path: &[u8]) -> Result<FsStat> {
         Ok(from_statvfs(&fs::statvfs(path)?))
+    }
+}
+
+/// A link that is changed itself leads nowhere.
+fn guarded(path: &[u8], follow: Follow) -> Result<()> {
+    match follow {
+        Follow::Yes => guard::path(path),
+        Follow::No => Ok(()),
     }
 }
 

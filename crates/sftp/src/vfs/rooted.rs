@@ -13,14 +13,13 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::file::{DotDot, OsDir, OsFile, from_stat, from_statvfs, group, open_flags, timestamps, user};
+use super::guard::{Guard, is_proc};
 use super::{
     Follow, FsStat, MAX_PATH, Metadata, OpenFlags, Owner, Result, Times, Vfs, VfsDir, VfsFile, Wait,
 };
 
 /// How often a path is looked up again when the kernel saw a rename in the middle of it.
 const RETRIES: usize = 64;
-/// The type of the file system that `/proc` must be, from the kernel's `magic.h`.
-const PROC_MAGIC: u64 = 0x9fa0;
 
 /// A file system whose `/` is a directory.
 #[derive(Debug)]
@@ -29,6 +28,7 @@ pub struct RootedVfs {
     /// `/proc`, for the one operation (chmod of what a path stands for) that old kernels do through it only.
     proc: Option<OwnedFd>,
     cwd: Vec<u8>,
+    guard: Guard,
 }
 
 /// Why there is no rooted file system.
@@ -51,7 +51,7 @@ impl RootedVfs {
     pub fn new(root: &[u8]) -> std::result::Result<Self, RootError> {
         let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::openat(CWD, root, how, Mode::empty()).map_err(RootError::Root)?;
-        let mut vfs = Self { root: fd, proc: proc(), cwd: b"/".to_vec() };
+        let mut vfs = Self { root: fd, proc: proc(), cwd: b"/".to_vec(), guard: Guard::new() };
         vfs.look(b"/", Follow::Yes).map_err(RootError::Unsupported)?;
         let plain = super::OsVfs::new();
         if let (Ok(root), Ok(cwd)) = (plain.real_path(root), plain.cwd())
@@ -148,7 +148,7 @@ impl Vfs for RootedVfs {
             }
             how |= OFlags::NONBLOCK;
         }
-        OsFile::wrap(self.open_at(path, how, mode)?, flags, wait)
+        OsFile::wrap(self.open_at(path, how, mode)?, flags, wait, &self.guard)
     }
 
     fn open_dir(&self, path: &[u8]) -> Result<Box<dyn VfsDir>> {
@@ -164,19 +164,24 @@ impl Vfs for RootedVfs {
         if !meta.is_file() {
             return Err(if meta.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
-        fs::ftruncate(self.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, 0)?, len)
+        let fd = self.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, 0)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
+        fs::ftruncate(fd, len)
     }
 
     fn set_mode(&self, path: &[u8], mode: u32, follow: Follow) -> Result<()> {
         let fd = self.look(path, follow)?;
-        if from_stat(&fs::fstat(&fd)?).is_symlink() {
+        let meta = from_stat(&fs::fstat(&fd)?);
+        if meta.is_symlink() {
             return Err(Errno::OPNOTSUPP);
         }
+        self.guard.change(fd.as_fd(), &meta)?;
         self.chmod_fd(&fd, mode)
     }
 
     fn set_times(&self, path: &[u8], times: Times, follow: Follow) -> Result<()> {
         let fd = self.look(path, follow)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
         match fs::utimensat(&fd, c"", &timestamps(times), AtFlags::EMPTY_PATH) {
             Err(Errno::INVAL) if !from_stat(&fs::fstat(&fd)?).is_symlink() => self.utimes_fd(&fd, times),
             other => other,
@@ -184,7 +189,9 @@ impl Vfs for RootedVfs {
     }
 
     fn set_owner(&self, path: &[u8], owner: Owner, follow: Follow) -> Result<()> {
-        fs::chownat(self.look(path, follow)?, c"", user(owner), group(owner), AtFlags::EMPTY_PATH)
+        let fd = self.look(path, follow)?;
+        self.guard.change(fd.as_fd(), &from_stat(&fs::fstat(&fd)?))?;
+        fs::chownat(fd, c"", user(owner), group(owner), AtFlags::EMPTY_PATH)
     }
 
     fn make_dir(&self, path: &[u8], mode: u32) -> Result<()> {
@@ -242,8 +249,7 @@ impl Vfs for RootedVfs {
 fn proc() -> Option<OwnedFd> {
     let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = fs::openat(CWD, c"/proc", how, Mode::empty()).ok()?;
-    let kind = fs::fstatfs(fd.as_fd()).ok()?.f_type;
-    (u64::try_from(kind) == Ok(PROC_MAGIC)).then_some(fd)
+    is_proc(&fs::fstatfs(&fd).ok()?).then_some(fd)
 }
 
 /// The path below `root`, beginning with a slash.
