@@ -26,6 +26,7 @@ use sandgate_gateway::expiry::expired;
 use sandgate_gateway::session::{
     self, Outcome, Peer, RunningSession, SessionOutput, SessionRequest, Traffic, signal_number,
 };
+use sandgate_gateway::telemetry::Trace;
 use sandgate_guest::{ExitStatus, ProcessControl, ProcessInput, Program, PtySpec, Ready, WindowSize};
 use sandgate_policy::Principal;
 use serde::{Deserialize, Serialize};
@@ -322,7 +323,8 @@ fn request(run: Run, peer: Option<Peer>) -> Result<SessionRequest, &'static str>
     });
     let env = run.env.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
     let user = run.user.map(String::into_bytes);
-    Ok(SessionRequest { program, pty, env, agent: AgentRequest::NotAsked, user, peer })
+    let (agent, trace) = (AgentRequest::NotAsked, Trace::default());
+    Ok(SessionRequest { program, pty, env, agent, user, peer, trace })
 }
 
 /// Lines of progress on their way to the client.
