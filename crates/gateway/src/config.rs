@@ -4,6 +4,7 @@
 //! silently not applied would be found out too late.
 
 mod file;
+mod telemetry;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use sandgate_store::Keep;
 use crate::images::ImagesConfig;
 use crate::limits::Limits;
 use crate::recording::RecordingConfig;
+use crate::telemetry::{InvalidTelemetry, TelemetryConfig};
 use file::File;
 
 /// Everything that [`crate::Gateway::build`] needs to know.
@@ -54,6 +56,8 @@ pub struct Config {
     pub store: Keep,
     /// What is recorded.
     pub recording: RecordingConfig,
+    /// Where traces go, if there are any.
+    pub telemetry: Option<TelemetryConfig>,
     /// How long sessions may go on after the gateway was told to stop.
     pub drain_deadline: Duration,
     /// How long a sandbox gets to end before it is killed.
@@ -194,6 +198,7 @@ impl Config {
             tokens: TtlPolicy::default(),
             store: Keep::default(),
             recording: RecordingConfig::default(),
+            telemetry: None,
             drain_deadline: Duration::from_secs(30),
             stop_grace: Duration::from_secs(10),
             qemu: MachineSettings::default(),
@@ -219,8 +224,8 @@ impl Config {
     /// # Errors
     /// As [`Config::apply_file`].
     pub fn apply_toml(&mut self, text: &str) -> Result<(), ConfigError> {
-        let file: File = toml::from_str(text)
-            .map_err(|error| ConfigError::Toml(error.to_string().trim_end().to_owned()))?;
+        let file: File =
+            toml::from_str(text).map_err(|error| ConfigError::Toml(telemetry::complaint(text, &error)))?;
         file.lay_over(self)
     }
 }
@@ -277,6 +282,9 @@ pub enum ConfigError {
         /// The path.
         path: PathBuf,
     },
+    /// The `[telemetry]` table.
+    #[error(transparent)]
+    Telemetry(#[from] InvalidTelemetry),
     /// A number or time below what makes sense.
     #[error("{key} must be at least {least}")]
     TooSmall {
@@ -375,6 +383,11 @@ mod tests {
                 stall_timeout = "9s"
                 [docker]
                 socket = "/run/podman/podman.sock"
+                [telemetry]
+                otlp_endpoint = "https://collector.example/otlp"
+                service_name = "door"
+                sample_ratio = 0.25
+                headers = { x-api-key = "hush" }
                 "#,
             )
             .expect("a file");
@@ -435,6 +448,12 @@ mod tests {
         assert_eq!(images.auth_file.as_deref(), Some(Path::new("/etc/docker.json")));
         assert_eq!(images.auth["ghcr.io"].username, "me");
         assert_eq!(images.stall_timeout, Duration::from_secs(9));
+        let mut telemetry = TelemetryConfig::new("https://collector.example/otlp").expect("an endpoint");
+        telemetry.set_service_name("door".to_owned()).expect("a name");
+        telemetry.set_sample_ratio(0.25).expect("a ratio");
+        telemetry.set_header("x-api-key", "hush").expect("a header");
+        assert_eq!(changed.telemetry, Some(telemetry));
+        assert!(!format!("{changed:?}").contains("hush"), "{changed:?}");
     }
 
     #[test]
@@ -458,6 +477,10 @@ mod tests {
             ("[http]\npublic_url = \"https://box.example/\"", "http.public_url"),
             ("[http]\ntls_key = \"/k\"", "http.tls_certificate"),
             ("[http]\ntls_key = \"k\"\ntls_certificate = \"/c\"", "not absolute"),
+            ("[telemetry]\notlp_endpoint = \"collector:4317\"", "telemetry.otlp_endpoint"),
+            ("[telemetry]\nservice_name = \"x\"", "telemetry.otlp_endpoint"),
+            ("[telemetry]\notlp_endpoint = \"http://x\"\nsample_ratio = 2", "telemetry.sample_ratio"),
+            ("[telemetry]\nendpoint = \"http://x\"", "otlp_endpoint"),
         ] {
             let error = config().apply_toml(text).expect_err(text).to_string();
             assert!(error.contains(says), "{text:?} gave {error}");

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::recording::{RecordingError, Recordings};
 use crate::sandboxes::{SandboxError, Sandboxes};
 use crate::session::Registry;
+use crate::telemetry::{Telemetry, TelemetryError};
 use crate::terminal::Terminals;
 use crate::tokens::Tokens;
 
@@ -68,6 +69,8 @@ pub struct Gateway {
     pub recordings: Arc<Recordings>,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub telemetry: Telemetry,
     /// Live connections and sessions.
     pub registry: Arc<Registry>,
     /// Terminals of browsers.
@@ -170,6 +173,7 @@ impl Gateway {
         let keys = Keys::new(store.clone(), access.clone(), sandboxes.clone(), audit.clone());
         let api_keys = ApiKeys::new(store.clone(), access.clone(), audit.clone());
         let host_keys = host_keys.await.map_err(|_| BuildError::BrokenOff)??;
+        let telemetry = Telemetry::start(config.telemetry.as_ref())?;
         Ok(Arc::new(Gateway {
             config,
             store,
@@ -182,6 +186,7 @@ impl Gateway {
             audit,
             recordings,
             metrics: Metrics::default(),
+            telemetry,
             registry,
             terminals: Arc::default(),
             penalties: Penalties::default(),
@@ -245,10 +250,13 @@ impl Gateway {
         (host, self.config.ssh.public_port.unwrap_or(address.port()))
     }
 
-    /// Writes out what is still queued for the store and closes it. The last thing to do.
+    /// Writes out what is still queued for the store and closes it; sends the last traces meanwhile. The last thing to do.
     pub async fn close(&self) {
-        self.recordings.close().await;
-        self.store.close().await;
+        let stored = async {
+            self.recordings.close().await;
+            self.store.close().await;
+        };
+        tokio::join!(stored, self.telemetry.close());
     }
 }
 
@@ -325,6 +333,9 @@ pub enum BuildError {
     /// The images.
     #[error(transparent)]
     Images(#[from] ImageError),
+    /// The traces.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// A defect on our side.
     #[error("the start broke off")]
     BrokenOff,

@@ -30,6 +30,7 @@ pub mod sandboxes;
 pub mod session;
 pub mod ssh;
 pub mod tcp;
+pub mod telemetry;
 pub mod terminal;
 pub mod tokens;
 mod workers;

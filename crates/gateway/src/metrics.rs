@@ -145,6 +145,7 @@ pub fn render(gateway: &Gateway) -> String {
     );
     gateway.metrics.doors.write(&mut page);
     gateway.metrics.agent.write(&mut page);
+    gateway.telemetry.write(&mut page);
     page.0
 }
 

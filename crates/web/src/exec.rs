@@ -15,6 +15,7 @@ use sandgate_driver::NoProgress;
 use sandgate_gateway::Gateway;
 use sandgate_gateway::agent_forward::AgentRequest;
 use sandgate_gateway::session::{self, Outcome, RunningSession, SessionRequest, Traffic, signal_number};
+use sandgate_gateway::telemetry::Trace;
 use sandgate_guest::{ExitStatus, GuestError, ProcessInput, Program, Ready};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
@@ -86,6 +87,7 @@ pub(crate) async fn run(
         agent: AgentRequest::NotAsked,
         user: asked.user.map(String::into_bytes),
         peer: None,
+        trace: Trace::default(),
     };
     let session = session::start(&gateway, &principal, request, &NoProgress).await?;
     let started_at = OffsetDateTime::now_utc();

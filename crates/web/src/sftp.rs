@@ -19,6 +19,7 @@ use sandgate_gateway::agent_forward::AgentRequest;
 use sandgate_gateway::session::{
     self, ConnectionGuard, Outcome, RunningSession, SessionOutput, SessionRequest, Traffic,
 };
+use sandgate_gateway::telemetry::Trace;
 use sandgate_guest::{ExitStatus, FileProtocol, Files, ProcessInput, Program, Ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::sleep;
@@ -63,6 +64,7 @@ pub(crate) async fn start(
         agent: AgentRequest::NotAsked,
         user: asked.user,
         peer: None,
+        trace: Trace::default(),
     };
     let session = session::start(&gateway, &principal, request, &NoProgress).await?;
     tokio::spawn(async move {

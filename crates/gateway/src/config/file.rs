@@ -10,6 +10,7 @@ use sandgate_guest::Keepalive;
 use sandgate_policy::{AcceptEnv, RecordMode};
 use serde::Deserialize;
 
+use super::telemetry::FileTelemetry;
 use super::{Config, ConfigError, HttpConfig, TlsFiles};
 use crate::images::{ImagesConfig, RegistryLogin};
 
@@ -39,6 +40,7 @@ pub(super) struct File {
     qemu: FileQemu,
     images: FileImages,
     docker: FileDocker,
+    telemetry: FileTelemetry,
 }
 
 impl File {
@@ -144,6 +146,7 @@ impl File {
             }
             config.docker_socket = socket;
         }
+        self.telemetry.apply(&mut config.telemetry)?;
         Ok(())
     }
 }

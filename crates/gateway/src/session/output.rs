@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::file_audit::FileAudit;
 use super::lines::Lines;
 use crate::recording::{Direction, Recorder};
+use crate::telemetry::FirstByte;
 
 /// Read from a file server's standard error at once, in bytes, where it comes in frames.
 const PIECE: usize = 16 * 1024;
@@ -36,6 +37,8 @@ pub struct SessionOutput {
     surface: Surface,
     /// What of the last one was not read yet.
     told: Vec<u8>,
+    /// Told of the first read of what the process has written.
+    first_byte: FirstByte,
 }
 
 /// Where the gateway's own words go.
@@ -64,8 +67,15 @@ impl SessionOutput {
     }
 
     fn of(kind: Kind) -> Self {
-        let (notices, surface) = (None, Surface::Pipes);
-        Self { kind, recorder: None, stream: Direction::Out, notices, surface, told: Vec::new() }
+        Self {
+            kind,
+            recorder: None,
+            stream: Direction::Out,
+            notices: None,
+            surface: Surface::Pipes,
+            told: Vec::new(),
+            first_byte: FirstByte::default(),
+        }
     }
 
     /// Has the user read these sentences between what the process writes.
@@ -76,6 +86,11 @@ impl SessionOutput {
     /// Shows everything that is read to this recorder.
     pub(super) fn record_to(&mut self, recorder: Option<Recorder>) {
         self.recorder = recorder;
+    }
+
+    /// Times the first byte that is read.
+    pub(super) fn time(&mut self, first_byte: FirstByte) {
+        self.first_byte = first_byte;
     }
 
     /// Notes that the terminal has another size.
@@ -126,14 +141,21 @@ impl SessionOutput {
     /// # Errors
     /// As there.
     pub fn try_read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let read = match &mut self.kind {
-            _ if !self.told.is_empty() => Ok(give(&mut self.told, bufs)),
-            Kind::Program(output) => output.try_read_vectored(bufs),
-            Kind::FileServer(server) => match &mut server.0 {
-                Some(running) => running.try_read_vectored(bufs),
-                None => Err(io::ErrorKind::WouldBlock.into()),
-            },
-        }?;
+        let read = if self.told.is_empty() {
+            let read = match &mut self.kind {
+                Kind::Program(output) => output.try_read_vectored(bufs),
+                Kind::FileServer(server) => match &mut server.0 {
+                    Some(running) => running.try_read_vectored(bufs),
+                    None => Err(io::ErrorKind::WouldBlock.into()),
+                },
+            }?;
+            if read > 0 {
+                self.first_byte.came();
+            }
+            read
+        } else {
+            give(&mut self.told, bufs)
+        };
         if let Some(recorder) = &self.recorder {
             recorder.passed(self.stream, bufs.iter().map(|buf| &**buf), read);
         }

@@ -21,6 +21,7 @@ use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
 use crate::recording::{Begun, Direction, Recorder, RecordingError, Subject};
 use crate::sandboxes::StartError;
+use crate::telemetry::{Step, Trace, guest_failure};
 
 /// What whoever may not have a terminal reads.
 pub const NO_TERMINAL: &str = "This certificate does not permit a terminal.";
@@ -52,6 +53,8 @@ pub struct SessionRequest {
     pub user: Option<Vec<u8>>,
     /// Where the client sits; `None` on the control socket.
     pub peer: Option<Peer>,
+    /// The trace of the connection; the default where the session begins its own.
+    pub trace: Trace,
 }
 
 /// Why a session did not start. Every message is a sentence that the user may read.
@@ -69,6 +72,18 @@ pub enum SessionError {
     /// It must be recorded and cannot be.
     #[error("{0}")]
     Recording(#[from] RecordingError),
+}
+
+impl SessionError {
+    /// A word for traces.
+    fn kind(&self) -> &'static str {
+        match self {
+            SessionError::Denied(_) => "denied",
+            SessionError::Sandbox(_) => "sandbox_not_started",
+            SessionError::Guest(error) => guest_failure(error),
+            SessionError::Recording(_) => "not_recorded",
+        }
+    }
 }
 
 /// A process in a sandbox, with its place in the register.
@@ -101,6 +116,8 @@ pub struct SessionRecord {
     gateway: Arc<Gateway>,
     guard: SessionGuard,
     outcome: Option<Outcome>,
+    /// Ends with the session.
+    step: Step,
 }
 
 impl SessionRecord {
@@ -143,6 +160,13 @@ impl Drop for SessionRecord {
             _ => None,
         };
         let lost = self.outcome == Some(Outcome::LinkLost);
+        let word = match &self.outcome {
+            Some(Outcome::Exited(ExitStatus::Code(_))) => "exited",
+            Some(Outcome::Exited(ExitStatus::Signal { .. })) => "signalled",
+            Some(Outcome::LinkLost) => "link_lost",
+            Some(Outcome::Ended(_)) => "ended",
+            None => "client_gone",
+        };
         let exit = match self.outcome.take() {
             Some(Outcome::Exited(ExitStatus::Code(code))) => format!("exit {code}"),
             Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => format!("signal {name}"),
@@ -159,8 +183,10 @@ impl Drop for SessionRecord {
         tracing::info!(session = self.id(), exit, bytes_in, bytes_out, "session ended");
         let doors = &self.gateway.metrics.doors;
         doors.session_ended(traffic);
+        self.step.ended(word, code, traffic);
         if lost {
             doors.link_errors.increment();
+            self.step.failed(word);
         }
         self.gateway.audit.session_finished(self.id(), &exit, bytes_in, bytes_out);
     }
@@ -193,14 +219,18 @@ pub async fn start_after(
 ) -> Result<RunningSession, SessionError> {
     let began = Instant::now();
     let doors = &gateway.metrics.doors;
-    match begin(gateway, principal, request, progress, before).await {
-        Ok((session, kind)) => {
+    let mut step = gateway.telemetry.session(&request.trace, request.peer.as_ref(), &principal.sandbox_name);
+    match begin(gateway, principal, request, progress, before, &mut step).await {
+        Ok((mut session, kind)) => {
             doors.start_time.observe(began.elapsed());
             doors.started(kind);
+            session.output.time(step.first_byte());
+            session.record.step = step;
             Ok(session)
         }
         Err(error) => {
             doors.not_started.increment();
+            step.failed(error.kind());
             if matches!(error, SessionError::Guest(_)) {
                 doors.link_errors.increment();
             }
@@ -215,6 +245,7 @@ async fn begin(
     mut request: SessionRequest,
     progress: &dyn Progress,
     before: impl Future<Output = ()>,
+    step: &mut Step,
 ) -> Result<(RunningSession, SessionKind), SessionError> {
     if request.pty.is_some() && principal.session.terminal == Permission::Withheld {
         return Err(SessionError::Denied(NO_TERMINAL.to_owned()));
@@ -234,7 +265,9 @@ async fn begin(
     if let Decision::Deny(reason) = decide(principal, action, OffsetDateTime::now_utc()) {
         return Err(SessionError::Denied(reason));
     }
-    let guest = gateway.sandboxes.ensure_running(&principal.sandbox_id, progress).await?;
+    let waking = step.waking(progress);
+    let guest = gateway.sandboxes.ensure_running(&principal.sandbox_id, &waking).await;
+    let guest = waking.ended(guest)?;
 
     let info = SessionInfo {
         id: crate::ids::random_id("ses"),
@@ -249,6 +282,7 @@ async fn begin(
         bytes_out: 0,
         recording: None,
     };
+    step.started(&info);
     let user = match request.user {
         Some(user) => Some(user),
         None => gateway.sandboxes.user_of(principal).await?,
@@ -282,7 +316,9 @@ async fn begin(
     let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
     gateway.audit.room().await;
     before.await;
-    let process = guest.exec(spec).await?;
+    let mut link = step.link();
+    let process = guest.exec(spec).await.inspect_err(|error| link.failed(guest_failure(error)))?;
+    drop(link);
     let recorder = recorder.started();
 
     tracing::info!(
@@ -305,7 +341,7 @@ async fn begin(
     let surface = if info.pty { Surface::Terminal } else { Surface::Pipes };
     let (guard, notices) = gateway.registry.open(info, recorder);
     output.tell_of(notices, surface);
-    let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None };
+    let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None, step: Step::default() };
     Ok((RunningSession { input, output, control, agent, record }, kind))
 }
 

@@ -21,11 +21,12 @@ use super::forward::{self, Listeners};
 use super::keepalive::client_lost;
 use super::login::{self, Attempt, Login};
 use super::quick_ack::QuickAck;
-use super::session_channel;
+use super::session_channel::{self, Standing};
 use crate::drain::{Drain, DrainStage};
 use crate::gateway::Gateway;
 use crate::limits::{Offence, UnauthenticatedGuard};
 use crate::session::{EndReason, EndSignal, Peer};
+use crate::telemetry::Step;
 
 /// How long sessions have to show their last line before the connection is closed under them.
 const LAST_WORDS: Duration = Duration::from_millis(700);
@@ -66,6 +67,7 @@ pub async fn serve(
     let (driver, handle) = driver::accept(QuickAck::new(stream), config);
     let listeners = Listeners::new(gateway.config.login.max_channels);
     let user_agent = ClientAgent::new(handle.clone(), gateway.config.login.max_channels);
+    let step = gateway.telemetry.connection(&origin.peer);
     let mut application = Connection {
         gateway,
         user_agent,
@@ -78,6 +80,8 @@ pub async fn serve(
         tasks: FuturesUnordered::new(),
         drain,
         draining: None,
+        connect: step.connect(),
+        step,
     };
     let mut driver = std::pin::pin!(driver);
     tokio::select! {
@@ -112,6 +116,10 @@ struct Connection {
     drain: Drain,
     /// Set once the gateway drains: the connection ends when its last channel does.
     draining: Option<EndReason>,
+    /// Until the client asks to log in.
+    connect: Step,
+    /// The whole connection.
+    step: Step,
 }
 
 impl Connection {
@@ -136,8 +144,14 @@ impl Connection {
             tokio::select! {
                 event = handle.next_event() => match event {
                     Some(Event::Auth(question)) => {
+                        self.connect = Step::default();
+                        let mut step = self.step.auth(question.method().name());
                         let attempt = login::attempt(self.gateway.clone(), self.origin, question);
-                        self.tasks.push(Box::pin(async { TaskEnd::Login(attempt.await) }));
+                        self.tasks.push(Box::pin(async move {
+                            let attempt = attempt.await;
+                            step.decided(attempt.outcome());
+                            TaskEnd::Login(attempt)
+                        }));
                     }
                     Some(Event::Open(question)) => self.open(question),
                     Some(Event::Global(question)) => self.listen(question),
@@ -206,6 +220,7 @@ impl Connection {
         match attempt {
             Attempt::In(login) => {
                 self.unauthenticated = None;
+                self.step.logged_in(&login.principal);
                 self.login = Some(login);
             }
             Attempt::Refused { counts: true } => self.failures += 1,
@@ -220,14 +235,18 @@ impl Connection {
         match question.kind() {
             ChannelOpen::Session => {
                 let channel = question.accept();
+                let standing = Standing {
+                    principal: login.principal.clone(),
+                    peer: self.origin.peer,
+                    trace: self.step.trace(),
+                    end: login.registered.end_signal(),
+                };
                 let run = session_channel::run(
                     self.gateway.clone(),
-                    login.principal.clone(),
-                    self.origin.peer,
+                    standing,
                     channel,
                     self.user_agent.clone(),
                     self.listeners.for_session(),
-                    login.registered.end_signal(),
                 );
                 self.tasks.push(Box::pin(async {
                     run.await;
@@ -262,6 +281,9 @@ impl Connection {
 
     fn ended(&mut self, ended: &Ended) {
         let client = self.origin.peer.client;
+        if let Some(kind) = failure(&ended.reason) {
+            self.step.failed(kind);
+        }
         if self.login.is_some() {
             tracing::info!(%client, reason = %ended.reason, "connection closed");
             return;
@@ -279,6 +301,18 @@ impl Connection {
         {
             self.gateway.penalties.charge(self.origin.source(), offence, Instant::now());
         }
+    }
+}
+
+/// A word for traces, if it is a failure.
+fn failure(reason: &SshEnd) -> Option<&'static str> {
+    match reason {
+        SshEnd::LoginTimeout => Some("login_timeout"),
+        SshEnd::TooManyAuthFailures => Some("too_many_auth_failures"),
+        SshEnd::Transport(_) => Some("transport"),
+        SshEnd::Protocol(_) => Some("protocol"),
+        SshEnd::Io(_) => Some("socket"),
+        _ => None,
     }
 }
 

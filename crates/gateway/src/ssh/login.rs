@@ -50,6 +50,17 @@ pub(super) enum Attempt {
     Probed,
 }
 
+impl Attempt {
+    /// A word for traces.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Attempt::In(_) => "accepted",
+            Attempt::Refused { .. } => "refused",
+            Attempt::Probed => "probed",
+        }
+    }
+}
+
 /// Decides one question.
 pub(super) async fn attempt(gateway: Arc<Gateway>, origin: Origin, question: AuthQuestion) -> Attempt {
     let by_token = looks_like_token(question.user());

@@ -18,6 +18,7 @@ use super::x11::Display;
 use crate::agent_forward::AgentForwarding;
 use crate::gateway::Gateway;
 use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest, Traffic};
+use crate::telemetry::Trace;
 
 /// Exit status of a session that we could not start or had to end: what `ssh` itself uses for its own errors.
 const FAILED: u32 = 255;
@@ -43,16 +44,24 @@ impl Terminal {
     }
 }
 
+/// What a session has of its connection.
+pub(super) struct Standing {
+    pub(super) principal: Principal,
+    pub(super) peer: Peer,
+    pub(super) trace: Trace,
+    /// Resolves when the connection is to end.
+    pub(super) end: EndSignal,
+}
+
 /// Runs the channel. Dropping the future hangs up the process.
 pub(super) async fn run(
     gateway: Arc<Gateway>,
-    principal: Principal,
-    peer: Peer,
+    standing: Standing,
     channel: Channel,
     user_agent: ClientAgent,
     listeners: ForSession,
-    mut connection_end: EndSignal,
 ) {
+    let Standing { principal, peer, trace, end: mut connection_end } = standing;
     let Channel { mut requests, reader, mut writer } = channel;
     let ForSession { arrivals, settled } = listeners;
     let Some(Setup { program, pty, terminal_withheld, env, agent, x11 }) =
@@ -65,7 +74,7 @@ pub(super) async fn run(
     if terminal_withheld {
         say(&mut writer, session::NO_TERMINAL, eol).await;
     }
-    let request = SessionRequest { program, pty, env, agent, user: None, peer: Some(peer) };
+    let request = SessionRequest { program, pty, env, agent, user: None, peer: Some(peer), trace };
 
     let started = tokio::select! {
         started = start(&gateway, &principal, request, x11, settled, &mut writer, eol) => started,

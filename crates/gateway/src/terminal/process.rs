@@ -12,6 +12,7 @@ use sandgate_policy::Principal;
 use crate::agent_forward::AgentRequest;
 use crate::gateway::Gateway;
 use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest, Traffic};
+use crate::telemetry::Trace;
 
 /// The terminal that pages emulate.
 const TERM: &[u8] = b"xterm-256color";
@@ -80,6 +81,7 @@ impl Start for Shell {
             agent: AgentRequest::NotAsked,
             user: self.user.clone(),
             peer,
+            trace: Trace::default(),
         };
         match session::start(&self.gateway, &self.principal, request, progress).await {
             Ok(session) => {

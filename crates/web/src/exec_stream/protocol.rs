@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sandgate_gateway::agent_forward::AgentRequest;
 use sandgate_gateway::session::{Peer, SessionRequest};
+use sandgate_gateway::telemetry::Trace;
 use sandgate_guest::{Program, PtySpec};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +80,8 @@ impl Run {
         });
         let env = self.env.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
         let user = self.user.map(String::into_bytes);
-        Ok(SessionRequest { program, pty, env, agent: AgentRequest::NotAsked, user, peer })
+        let (agent, trace) = (AgentRequest::NotAsked, Trace::default());
+        Ok(SessionRequest { program, pty, env, agent, user, peer, trace })
     }
 }
 

@@ -24,6 +24,7 @@ use sandgate_gateway::recording::{ForwardRecording, RecordingError};
 use sandgate_gateway::session::{
     self, ConnectionGuard, EndSignal, Outcome, RunningSession, SessionError, SessionRequest, Traffic,
 };
+use sandgate_gateway::telemetry::Trace;
 use sandgate_guest::{Connection, ExitStatus, GuestError, NetworkFailure, Program, PtySpec};
 use sandgate_policy::{Principal, new_id};
 use sandgate_wire::frame::Kind;
@@ -421,7 +422,8 @@ fn session_request(exec: Exec, offered: Option<&OfferedAgent>) -> Result<Session
         modes: pty.modes,
     });
     let agent = offered.map_or(AgentRequest::NotAsked, |_| AgentRequest::Asked);
-    Ok(SessionRequest { program, pty, env: exec.env, agent, user: exec.user, peer: None })
+    let trace = Trace::default();
+    Ok(SessionRequest { program, pty, env: exec.env, agent, user: exec.user, peer: None, trace })
 }
 
 fn wire_exit(status: &ExitStatus) -> Exit {
