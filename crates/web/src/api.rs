@@ -123,6 +123,10 @@ pub struct Adopt {
     #[serde(default)]
     #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    #[schema(value_type = crate::schema::RecordName)]
+    pub record: RecordMode,
 }
 
 /// `POST /api/v1/tokens`.
