@@ -406,9 +406,7 @@ impl Connection {
                 Err(error) => self.reply(ToClient::Error { text: format!("No signal was sent: {error}.") }),
             },
             FromClient::Resize { cols, rows, xpixel, ypixel } => {
-                if let Some(recorder) = traffic.recorder() {
-                    recorder.resized(cols, rows);
-                }
+                traffic.resized(cols, rows);
                 if let Err(error) = control.resize(WindowSize { cols, rows, xpixel, ypixel }) {
                     tracing::debug!(%error, "size not passed on");
                 }

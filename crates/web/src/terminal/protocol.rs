@@ -4,6 +4,7 @@ use sandgate_gateway::session::signal_number;
 use sandgate_gateway::terminal::Mode;
 use sandgate_guest::{ExitStatus, WindowSize};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// What a client says.
 #[derive(Deserialize)]
@@ -42,12 +43,17 @@ pub(super) enum ToClient {
         text: String,
     },
     Ready {
-        terminal: String,
+        /// Not there where a session is watched that is no browser's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        terminal: Option<String>,
         session: String,
         mode: ModeName,
         resumed: bool,
         cols: u32,
         rows: u32,
+        /// What is known of the screen began then; not there where all of it is known.
+        #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+        since: Option<OffsetDateTime>,
     },
     Resize {
         cols: u32,
@@ -151,6 +157,19 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_screen_is_said() {
+        let ready = |terminal, since| {
+            let (session, mode) = ("ses-1".to_owned(), ModeName::Watch);
+            let ready = ToClient::Ready { terminal, session, mode, resumed: true, cols: 80, rows: 24, since };
+            serde_json::to_value(&ready).expect("JSON")
+        };
+        let whole = ready(Some("trm-1".to_owned()), None);
+        assert_eq!((&whole["terminal"], whole.get("since")), (&"trm-1".into(), None));
+        let part = ready(None, Some(OffsetDateTime::UNIX_EPOCH));
+        assert_eq!((part.get("terminal"), &part["since"]), (None, &"1970-01-01T00:00:00Z".into()));
     }
 
     #[test]

@@ -229,10 +229,10 @@ impl Connection {
             }
             terminal::Message::Progress(text) => say(sink, &ToClient::Progress { text }).await,
             terminal::Message::Resize { cols, rows } => say(sink, &ToClient::Resize { cols, rows }).await,
-            terminal::Message::Ready { session, resumed, cols, rows } => {
+            terminal::Message::Ready { session, resumed, cols, rows, since } => {
                 let mode = self.attachment.mode().into();
-                let terminal = self.attachment.terminal().to_owned();
-                say(sink, &ToClient::Ready { terminal, session, mode, resumed, cols, rows }).await
+                let terminal = self.attachment.terminal().map(str::to_owned);
+                say(sink, &ToClient::Ready { terminal, session, mode, resumed, cols, rows, since }).await
             }
             terminal::Message::Exit(status) => return Err(End::Close(CloseCode::Done, Some(exit(status)))),
             terminal::Message::Ended(text) => return Err(End::ended(text)),
