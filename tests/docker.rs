@@ -366,8 +366,11 @@ fn adopt(kind: Kind) {
         ground.exec_in("my-web", "id -u; tr '\\0' ' ' < /proc/1/cmdline; stat -c %u /.sandgate/agent");
     assert_eq!(output.ok(), "1000\nsleep 5000 0");
     // By label, stopped: it is started when somebody comes, and sessions may be somebody else.
-    gateway.cli(&["sandbox", "adopt", "docker:role=db", "--name", "db", "--user", "me"]).ok();
-    assert_eq!(ground.inspect("db")["state"], "created");
+    gateway
+        .cli(&["sandbox", "adopt", "docker:role=db", "--name", "db", "--user", "me", "--record", "all"])
+        .ok();
+    let adopted = ground.inspect("db");
+    assert_eq!((&adopted["state"], &adopted["record"]), (&"created".into(), &"all".into()), "{adopted}");
     assert_eq!(ground.exec_in("db", "id -un").ok(), "me");
     for (target, words) in [
         ("docker:My_Web", "adopted before"),

@@ -40,6 +40,12 @@ describe('api', () => {
     expect(out).toHaveBeenCalledOnce();
   });
 
+  it('asks only to watch a session of somebody else', async () => {
+    const fetch = answers(201, '{"ticket":"t","expires_in":30}');
+    await expect(api.sessionTicket('ses-1')).resolves.toMatchObject({ ticket: 't' });
+    expect(fetch).toHaveBeenCalledWith('/api/v1/sessions/ses-1/tickets', expect.objectContaining({ method: 'POST', body: '{"mode":"watch"}' }));
+  });
+
   it('sends what a recording and a removal need', async () => {
     const fetch = answers(204, '');
     await api.removeSandbox('box', true);

@@ -114,6 +114,8 @@ export const api = {
 
   sessions: () => json<Session[]>('GET', '/sessions'),
   endSession: (id: string) => nothing('DELETE', path(['sessions', id])),
+  /** To watch a session that no page writes to; nothing else can be done with it. */
+  sessionTicket: (id: string) => json<TerminalTicket>('POST', path(['sessions', id, 'tickets']), { mode: 'watch' }),
 
   tokens: () => json<Token[]>('GET', '/tokens'),
   createToken: (token: NewToken) => json<TokenCreated>('POST', '/tokens', token),

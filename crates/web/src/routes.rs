@@ -70,7 +70,8 @@ pub(crate) fn api() -> (Router<Arc<Gateway>>, OpenApi) {
         .routes(routes!(recordings::verify))
         .routes(routes!(terminal::list))
         // To watch; to write needs more, and the handler looks.
-        .routes(routes!(terminal::ticket));
+        .routes(routes!(terminal::ticket))
+        .routes(routes!(sessions::ticket));
     let user = OpenApiRouter::new()
         .routes(routes!(sandboxes::start))
         .routes(routes!(sandboxes::stop))

@@ -51,17 +51,21 @@ pub(crate) async fn adopt(
     State(gateway): State<Arc<Gateway>>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<SandboxView>), Problem> {
-    let adopt: Adopt = parse(&body)?;
-    let name = match adopt.name {
+    let new = adopted(parse(&body)?)?;
+    Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
+}
+
+/// The sandbox that a container is to become.
+fn adopted(adopt: Adopt) -> Result<NewSandbox, Problem> {
+    let Adopt { target, name, user, forward, record } = adopt;
+    let name = match name {
         Some(name) => name,
-        None => own_name(&adopt.target).ok_or_else(|| {
+        None => own_name(&target).ok_or_else(|| {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the sandbox needs a name: give it with --name")
         })?,
     };
-    let mut new = NewSandbox::new(name);
-    adopt.target.driver().clone_into(&mut new.driver);
-    (new.adopt, new.user, new.forward) = (Some(adopt.target), adopt.user, adopt.forward);
-    Ok((StatusCode::CREATED, Json(view(gateway.sandboxes.create(new).await?))))
+    let driver = target.driver().to_owned();
+    Ok(NewSandbox { driver, adopt: Some(target), user, forward, record, ..NewSandbox::new(name) })
 }
 
 /// The container's name in the alphabet of ours.
@@ -225,4 +229,27 @@ fn view(info: SandboxInfo) -> SandboxView {
 fn date(at: SystemTime) -> Option<OffsetDateTime> {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use sandgate_policy::RecordMode;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_container_holds_for_its_sandbox() {
+        let read = |text: &str| parse::<Adopt>(&Bytes::from(text.to_owned())).and_then(adopted);
+        let text =
+            r#"{"target":"docker:My_Web","user":"me","forward":{"permit_open":[]},"record":"terminal"}"#;
+        let new = read(text).expect("a sandbox");
+        assert_eq!((new.name.to_string().as_str(), new.driver.as_str()), ("my-web", "docker"));
+        assert_eq!((new.user.as_deref(), new.record), (Some("me"), RecordMode::Terminal));
+        assert_eq!(new.adopt.map(|target| target.to_string()).as_deref(), Some("docker:My_Web"));
+        let plain = read(r#"{"target":"docker:web","name":"box"}"#).expect("a sandbox");
+        assert_eq!((plain.name.to_string().as_str(), plain.record), ("box", RecordMode::Off));
+        for bad in [r#"{"target":"docker:web","record":"everything"}"#, r#"{"target":"docker:a=b"}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -3,15 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::{EndReason, SessionInfo};
+use sandgate_gateway::terminal::{Grant, Mode, TerminalError};
 
 use crate::api::SessionView;
+use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::schema::Refusals;
+use crate::terminal::{Ask, Issued, asked, issued};
 
 /// Every live session.
 #[utoipa::path(
@@ -47,6 +51,34 @@ pub(crate) async fn kill(
     }
     gateway.audit.owner_did("session.kill", None, id).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a ticket to watch a session that has a terminal.
+#[utoipa::path(
+    post, path = "/sessions/{id}/tickets", tag = "sessions",
+    params(("id" = String, Path)),
+    request_body = Ask,
+    responses((status = 201, body = Issued), Refusals)
+)]
+pub(crate) async fn ticket(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Issued>), Problem> {
+    let mode = asked(&caller, &body)?;
+    let session = gateway.registry.get(&id).ok_or(TerminalError::NoSession)?;
+    let target = gateway.terminals.watchable(&session)?;
+    let principal = caller.principal(&gateway, session.sandbox)?;
+    let ticket = gateway.terminals.ticket(Grant { target, mode, principal })?;
+    // Who watches whom.
+    let what = match mode {
+        Mode::Write => "to write",
+        Mode::Watch => "to watch",
+    };
+    let detail = format!("{id}, {what} the {} of {}", session.kind.as_str(), session.credential);
+    gateway.audit.owner_did("session.ticket", Some(&session.sandbox_id), detail).await;
+    Ok((StatusCode::CREATED, Json(issued(&ticket))))
 }
 
 fn view(terminal: Option<String>, info: SessionInfo) -> SessionView {

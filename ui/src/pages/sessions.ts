@@ -12,6 +12,7 @@ import { can } from '../session';
 import { table, time } from '../table';
 import type { Session } from '../types';
 import { failureLine } from './parts';
+import { watchHref } from './watch';
 
 const EVERY_MS = 2000;
 
@@ -48,7 +49,7 @@ export function sessionsPage(): Page {
 }
 
 function watchLink(session: Session): HTMLElement | null {
-  if (!session.terminal) return null;
-  const href = `/terminal/${encodeURIComponent(session.sandbox)}/${encodeURIComponent(session.terminal)}?watch=1`;
+  const href = watchHref(session);
+  if (href === null) return null;
   return h('a', { class: 'button', href, 'aria-label': `Watch the ${session.kind} in ${session.sandbox}` }, 'Watch');
 }

@@ -91,6 +91,15 @@ describe('link', () => {
     expect(around.ready).toHaveBeenCalledWith(expect.objectContaining({ terminal: 'trm_1', resumed: false }));
   });
 
+  it('says since when there is a picture of a session that is watched', async () => {
+    const { socket, around, last } = await live();
+    expect(around.ready).toHaveBeenLastCalledWith(expect.objectContaining({ since: null }));
+    const since = '2026-01-02T03:04:05Z';
+    socket.say({ type: 'ready', session: 'ses_1', mode: 'watch', resumed: true, cols: 80, rows: 24, since });
+    expect(around.ready).toHaveBeenLastCalledWith(expect.objectContaining({ terminal: '', session: 'ses_1', mode: 'watch', since }));
+    expect(last()).toEqual({ is: 'live', mode: 'watch' });
+  });
+
   it('acknowledges what the emulator has taken, and not before', async () => {
     const { socket, taken } = await live();
     socket.output(20_000);

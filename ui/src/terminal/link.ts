@@ -29,6 +29,8 @@ export interface Ready {
   resumed: boolean;
   cols: number;
   rows: number;
+  /** The picture began then, later than the session; null where all of the screen is known. */
+  since: string | null;
 }
 
 /** Thrown by [`Around.ticket`] when a further try is no use. */
@@ -193,6 +195,7 @@ export class TerminalLink {
         const mode: Mode = said.mode === 'watch' ? 'watch' : 'write';
         this.around.ready({
           terminal: string('terminal'), session: string('session'), mode, resumed: said.resumed === true, cols: number('cols'), rows: number('rows'),
+          since: string('since') || null,
         });
         this.around.phase({ is: 'live', mode });
         this.ping(attachment);

@@ -1,8 +1,10 @@
-// The terminal page, `/terminal/SANDBOX/ID`: the full window is the terminal.
+// The terminal page, `/terminal/SANDBOX/ID`: the full window is the terminal. With `?watch=1` it is a terminal to look at, with
+// `?watch=session` that of a session which no page writes to, and ID is the session's.
 
 import { ApiError, api, terminalSocket } from '../api';
 import { confirmDialog } from '../dialog';
 import { button, h } from '../dom';
+import { exact } from '../format';
 import { attempt } from '../notice';
 import type { Page } from '../router';
 import { can } from '../session';
@@ -14,10 +16,12 @@ const storageKey = (sandbox: string) => `sandgate.terminal.${sandbox}`;
 
 export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchParams): Page {
   const mode = query.has('watch') && inPath !== undefined ? 'watch' : 'write';
+  const ofSession = mode === 'watch' && query.get('watch') === 'session';
   let id: string | null = inPath ?? sessionStorage.getItem(storageKey(sandbox));
   let first = mode === 'write';
 
   const state = h('span', { class: 'state', role: 'status' });
+  const since = h('span', { class: 'since', hidden: true });
   const latency = h('span', { class: 'latency', title: 'The way to the gateway and back' });
   const aloud = h('input', { type: 'checkbox', id: 'aloud' });
   aloud.addEventListener('change', () => screen.readAloud(aloud.checked));
@@ -28,6 +32,7 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
     h('a', { href: '/sandboxes', 'aria-label': 'Back to the sandboxes', title: 'Shift+F6 in the terminal leads here' }, '‹ sandgate'),
     h('h1', {}, sandbox),
     mode === 'watch' && h('span', { class: 'badge watching' }, 'watching, read-only'),
+    since,
     state,
     latency,
     h('label', { class: 'check', for: 'aloud' }, aloud, 'Screen reader'),
@@ -40,12 +45,12 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
     first = false;
     if (id !== null) {
       try {
-        return (await api.terminalTicket(id, mode)).ticket;
+        return (await (ofSession ? api.sessionTicket(id) : api.terminalTicket(id, mode))).ticket;
       } catch (error) {
         if (!(error instanceof ApiError) || passes(error)) throw error;
         // A shell that was only remembered, not asked for by its address, is replaced without a word.
         const remembered = error.status === 404 && fresh && inPath === undefined;
-        if (!remembered) throw new NoTicket(error.status === 404 ? 'This shell has ended.' : error.message);
+        if (!remembered) throw new NoTicket(error.status === 404 ? `This ${ofSession ? 'session' : 'shell'} has ended.` : error.message);
       }
     }
     try {
@@ -83,8 +88,13 @@ export function terminalPage([sandbox = '', inPath]: string[], query: URLSearchP
     socket: terminalSocket,
     phase,
     ready: (ready) => {
+      if (mode === 'watch') {
+        since.hidden = ready.since === null;
+        since.textContent = ready.since === null ? '' : `seen from ${exact(ready.since)} on`;
+        since.title = 'What was on the screen before shows when the program draws it again.';
+        return;
+      }
       id = ready.terminal;
-      if (mode === 'watch') return;
       sessionStorage.setItem(storageKey(sandbox), id);
       const address = `/terminal/${encodeURIComponent(sandbox)}/${encodeURIComponent(id)}`;
       if (location.pathname !== address) history.replaceState(null, '', address);

@@ -9,6 +9,7 @@ mod output;
 mod registry;
 mod signals;
 mod start;
+mod tee;
 
 pub use output::SessionOutput;
 pub use registry::{ConnectionGuard, EndReason, EndSignal, Registry, SessionInfo, SessionKind, Traffic};
@@ -17,3 +18,4 @@ pub use start::{
     NO_TERMINAL, Outcome, Peer, RunningSession, SessionError, SessionRecord, SessionRequest, start,
     start_after,
 };
+pub(crate) use tee::{Event, Follower, Tee};

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use tokio::sync::mpsc;
 
 use super::file_audit::FileAudit;
 use super::lines::Lines;
-use crate::recording::{Direction, Recorder};
+use super::registry::Traffic;
+use crate::recording::Direction;
 use crate::telemetry::FirstByte;
 
 /// Read from a file server's standard error at once, in bytes, where it comes in frames.
@@ -28,7 +30,8 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// What a session's process writes, and how it ends.
 pub struct SessionOutput {
     kind: Kind,
-    recorder: Option<Recorder>,
+    /// What it is shown to.
+    traffic: Option<Arc<Traffic>>,
     /// The stream that is read next, as was last said.
     stream: Direction,
     /// Sentences of the gateway's own for the user.
@@ -69,7 +72,7 @@ impl SessionOutput {
     fn of(kind: Kind) -> Self {
         Self {
             kind,
-            recorder: None,
+            traffic: None,
             stream: Direction::Out,
             notices: None,
             surface: Surface::Pipes,
@@ -83,9 +86,9 @@ impl SessionOutput {
         (self.notices, self.surface) = (Some(notices), surface);
     }
 
-    /// Shows everything that is read to this recorder.
-    pub(super) fn record_to(&mut self, recorder: Option<Recorder>) {
-        self.recorder = recorder;
+    /// Shows everything that is read to the session's recorder and to who follows it.
+    pub(super) fn show_to(&mut self, traffic: Arc<Traffic>) {
+        self.traffic = Some(traffic);
     }
 
     /// Times the first byte that is read.
@@ -95,8 +98,8 @@ impl SessionOutput {
 
     /// Notes that the terminal has another size.
     pub fn resized(&self, cols: u32, rows: u32) {
-        if let Some(recorder) = &self.recorder {
-            recorder.resized(cols, rows);
+        if let Some(traffic) = &self.traffic {
+            traffic.resized(cols, rows);
         }
     }
 
@@ -156,8 +159,8 @@ impl SessionOutput {
         } else {
             give(&mut self.told, bufs)
         };
-        if let Some(recorder) = &self.recorder {
-            recorder.passed(self.stream, bufs.iter().map(|buf| &**buf), read);
+        if let Some(traffic) = &self.traffic {
+            traffic.gave(self.stream, bufs.iter().map(|buf| &**buf), read);
         }
         Ok(read)
     }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
+use super::tee::Tee;
 use crate::recording::{Direction, Recorder};
 
 /// Sentences that wait for a client that does not read.
@@ -90,7 +91,7 @@ pub struct SessionInfo {
     pub recording: Option<String>,
 }
 
-/// Byte counts of one session, added to as data passes.
+/// Byte counts of one session, added to as data passes, and who is shown what passes.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Client to process.
@@ -98,6 +99,8 @@ pub struct Traffic {
     /// Process to client.
     pub bytes_out: AtomicU64,
     recorder: Option<Recorder>,
+    /// Of a session with a terminal.
+    tee: Option<Tee>,
 }
 
 impl Traffic {
@@ -118,6 +121,36 @@ impl Traffic {
             recorder.passed(Direction::In, bufs, count);
         }
     }
+
+    /// `count` bytes at the start of `bufs` were read for the client. Counted they are when they were sent.
+    pub(super) fn gave<'a>(
+        &self,
+        direction: Direction,
+        bufs: impl IntoIterator<Item = &'a [u8]> + Clone,
+        count: usize,
+    ) {
+        if let Some(recorder) = &self.recorder {
+            recorder.passed(direction, bufs.clone(), count);
+        }
+        if let Some(tee) = &self.tee {
+            tee.passed(bufs, count);
+        }
+    }
+
+    /// The terminal has another size.
+    pub fn resized(&self, cols: u32, rows: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.resized(cols, rows);
+        }
+        if let Some(tee) = &self.tee {
+            tee.resized(cols, rows);
+        }
+    }
+
+    /// Where the terminal is followed, if there is one.
+    pub(super) fn tee(&self) -> Option<&Tee> {
+        self.tee.as_ref()
+    }
 }
 
 #[derive(Debug)]
@@ -126,6 +159,17 @@ struct LiveSession {
     traffic: Arc<Traffic>,
     end: watch::Sender<Option<EndReason>>,
     notices: mpsc::Sender<String>,
+}
+
+impl LiveSession {
+    fn info(&self) -> SessionInfo {
+        SessionInfo {
+            bytes_in: self.traffic.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.traffic.bytes_out.load(Ordering::Relaxed),
+            recording: self.traffic.recorder().map(|recorder| recorder.id().to_owned()),
+            ..self.info.clone()
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -153,14 +197,15 @@ impl Registry {
 
     /// Enters a session; the guard gives its identifier and says when it is to end. Beside it, sentences that the user is to read
     /// while it goes on.
-    pub(super) fn open(
+    pub(crate) fn open(
         self: &Arc<Self>,
         info: SessionInfo,
         recorder: Option<Recorder>,
+        tee: Option<Tee>,
     ) -> (SessionGuard, mpsc::Receiver<String>) {
         let (end, ended) = watch::channel(None);
         let (notices, read) = mpsc::channel(MAX_NOTICES);
-        let traffic = Arc::new(Traffic::recorded(recorder));
+        let traffic = Arc::new(Traffic { recorder, tee, ..Traffic::default() });
         let id = info.id.clone();
         self.sessions.lock().insert(id.clone(), LiveSession { info, traffic: traffic.clone(), end, notices });
         (SessionGuard { registry: self.clone(), id, traffic, ended }, read)
@@ -168,16 +213,17 @@ impl Registry {
 
     /// All live sessions, in the order of their identifiers.
     pub fn list(&self) -> Vec<SessionInfo> {
-        self.sessions
-            .lock()
-            .values()
-            .map(|live| SessionInfo {
-                bytes_in: live.traffic.bytes_in.load(Ordering::Relaxed),
-                bytes_out: live.traffic.bytes_out.load(Ordering::Relaxed),
-                recording: live.traffic.recorder().map(|recorder| recorder.id().to_owned()),
-                ..live.info.clone()
-            })
-            .collect()
+        self.sessions.lock().values().map(LiveSession::info).collect()
+    }
+
+    /// One live session.
+    pub fn get(&self, id: &str) -> Option<SessionInfo> {
+        self.sessions.lock().get(id).map(LiveSession::info)
+    }
+
+    /// Where a session's terminal is followed; `None` when there is none of that identifier, or it has no terminal.
+    pub(crate) fn tee(&self, id: &str) -> Option<Tee> {
+        self.sessions.lock().get(id).and_then(|live| live.traffic.tee().cloned())
     }
 
     /// Has the users of one sandbox's sessions read a sentence.

@@ -16,6 +16,7 @@ use super::file_audit::FileAudit;
 use super::output::Surface;
 use super::registry::{SessionGuard, SessionInfo, SessionKind};
 use super::signals::signal_number;
+use super::tee::Tee;
 use super::{EndReason, EndSignal, SessionOutput, Traffic};
 use crate::agent_forward::{self, AgentForwarding, AgentRequest};
 use crate::gateway::Gateway;
@@ -138,9 +139,7 @@ impl SessionRecord {
 
     /// Notes that the front door has told the user this, beside what the process writes.
     pub fn said(&self, text: &str) {
-        if let Some(recorder) = self.traffic().recorder() {
-            recorder.passed(Direction::Err, [text.as_bytes()], text.len());
-        }
+        self.traffic().gave(Direction::Err, [text.as_bytes()], text.len());
     }
 
     /// Notes how the session ended. Without it, the record says that the client went away.
@@ -167,6 +166,10 @@ impl Drop for SessionRecord {
             Some(Outcome::Ended(_)) => "ended",
             None => "client_gone",
         };
+        if let Some(tee) = self.guard.traffic().tee() {
+            let gone = || Outcome::Ended("The client has gone.".to_owned());
+            tee.finish(self.outcome.clone().unwrap_or_else(gone));
+        }
         let exit = match self.outcome.take() {
             Some(Outcome::Exited(ExitStatus::Code(code))) => format!("exit {code}"),
             Some(Outcome::Exited(ExitStatus::Signal { name, .. })) => format!("signal {name}"),
@@ -314,6 +317,7 @@ async fn begin(
         _ => None,
     };
     let recorder = Begun::new(recorder(gateway, principal, &info, &spec).await?);
+    let tee = spec.pty.as_ref().map(|pty| Tee::new(pty.cols, pty.rows));
     gateway.audit.room().await;
     before.await;
     let mut link = step.link();
@@ -337,9 +341,9 @@ async fn begin(
     } else {
         SessionOutput::program(output)
     };
-    output.record_to(recorder.clone());
     let surface = if info.pty { Surface::Terminal } else { Surface::Pipes };
-    let (guard, notices) = gateway.registry.open(info, recorder);
+    let (guard, notices) = gateway.registry.open(info, recorder, tee);
+    output.show_to(guard.traffic().clone());
     output.tell_of(notices, surface);
     let record = SessionRecord { gateway: gateway.clone(), guard, outcome: None, step: Step::default() };
     Ok((RunningSession { input, output, control, agent, record }, kind))

@@ -240,9 +240,7 @@ async fn follow_requests(
     while let Some(Request { request, question }) = requests.next().await {
         let done = match request {
             ChannelRequest::WindowChange(size) => {
-                if let Some(recorder) = traffic.recorder() {
-                    recorder.resized(size.columns, size.rows);
-                }
+                traffic.resized(size.columns, size.rows);
                 control.resize(WindowSize {
                     cols: size.columns,
                     rows: size.rows,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sandgate_guest::WindowSize;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::Mode;
@@ -35,12 +36,14 @@ pub(super) struct Shown {
     /// The session's identifier.
     pub(super) session: String,
     pub(super) screen: Screen,
+    /// When the picture began, if that was later than the session.
+    pub(super) since: Option<OffsetDateTime>,
 }
 
 impl Shown {
     fn ready(&self, resumed: bool) -> Message {
         let (cols, rows) = self.screen.size();
-        Message::Ready { session: self.session.clone(), resumed, cols, rows }
+        Message::Ready { session: self.session.clone(), resumed, cols, rows, since: self.since }
     }
 }
 
@@ -130,6 +133,13 @@ impl Clients {
         }
         for watcher in &self.watchers {
             watcher.outbox.offer(data);
+        }
+    }
+
+    /// Notes that output is not given to the watchers: they get the screen instead.
+    pub(super) fn miss(&self) {
+        for watcher in &self.watchers {
+            watcher.outbox.miss();
         }
     }
 

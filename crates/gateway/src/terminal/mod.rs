@@ -1,4 +1,4 @@
-//! Terminals that outlive their clients: what pages in browsers attach to.
+//! Terminals that outlive their clients: what pages in browsers attach to; and those of other sessions, which they may watch.
 //!
 //! A terminal is a shell of the session core, started as SSH starts one, with a picture of its screen beside it. A client attaches with a
 //! [`Ticket`], writes or watches, and may go and come back: it is shown the screen as it is then. A shell without a writer is hung up after the
@@ -21,6 +21,9 @@ mod tests;
 mod tickets;
 mod trim;
 mod turn;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,23 +33,24 @@ use parking_lot::Mutex;
 use sandgate_guest::WindowSize;
 use sandgate_policy::{NoRandomness, Principal};
 use time::OffsetDateTime;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::drain::Drain;
 use crate::expiry::expired;
 use crate::gateway::Gateway;
-use crate::session::{ConnectionGuard, EndReason, Peer};
-use clients::{Client, Clients, Shown};
-use outbox::Outbox;
+use crate::session::{ConnectionGuard, EndReason, Peer, Registry, SessionInfo};
+use attachment::{Door, Newcomer};
+use clients::{Clients, Shown};
 use process::{Shell, Start};
 use task::{Command, Task};
 use tickets::Tickets;
+use watch::Watched;
 
 pub use attachment::Attachment;
 pub use clients::MAX_WATCHERS;
 pub use outbox::{Message, WINDOW};
-pub use tickets::{Grant, LIFE as TICKET_LIFE, Ticket};
+pub use tickets::{Grant, LIFE as TICKET_LIFE, Target, Ticket};
+pub use watch::MAX_WATCHED;
 
 /// Most terminals at once. Each may hold a shell in a sandbox and some megabytes here.
 const MAX_TERMINALS: usize = 1024;
@@ -101,6 +105,18 @@ pub enum TerminalError {
     /// No such terminal, or it has ended.
     #[error("there is no such terminal; it may have ended")]
     NotFound,
+    /// No such session, or it has ended.
+    #[error("there is no live session with that id; `sandgate session ls` lists them")]
+    NoSession,
+    /// The session has pipes.
+    #[error("this session has no terminal, so there is nothing to watch")]
+    NoScreen,
+    /// Its own client alone writes to it.
+    #[error("this session can be watched and nothing else: it is no terminal of a browser")]
+    OnlyWatched,
+    /// All places of those that are watched are taken.
+    #[error("{MAX_WATCHED} sessions are watched already, the most that this gateway shows at once")]
+    TooManyWatched,
     /// The ticket is unknown, used, or too old.
     #[error("this ticket is unknown, was used, or is too old")]
     Ticket,
@@ -126,14 +142,15 @@ pub struct Terminals {
     /// Bounded by [`MAX_TERMINALS`].
     all: Mutex<BTreeMap<String, Terminal>>,
     tickets: Tickets,
+    /// Sessions that no page writes to.
+    watched: Arc<Watched>,
 }
 
 /// The register's side of a terminal.
 #[derive(Debug)]
 struct Terminal {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
-    nudge: Arc<Notify>,
+    door: Door,
 }
 
 /// What a terminal's task lets others see.
@@ -177,7 +194,7 @@ impl Terminals {
             grace: gateway.config.terminal.grace,
         };
         let id = self.open(Shell { gateway: gateway.clone(), principal: principal.clone(), user }, setup)?;
-        match self.ticket(Grant { terminal: id.clone(), mode: Mode::Write, principal }) {
+        match self.ticket(Grant { target: Target::Terminal(id.clone()), mode: Mode::Write, principal }) {
             Ok(ticket) => Ok((id, ticket)),
             Err(error) => {
                 self.withdraw(&id);
@@ -211,7 +228,8 @@ impl Terminals {
         })));
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let nudge = Arc::new(Notify::new());
-        let entry = Terminal { shared: shared.clone(), commands: sender, nudge: nudge.clone() };
+        let door = Door { commands: sender, nudge: nudge.clone() };
+        let entry = Terminal { shared: shared.clone(), door };
         let listed = {
             let mut all = self.all.lock();
             if all.len() >= MAX_TERMINALS {
@@ -247,15 +265,31 @@ impl Terminals {
         Ok(id)
     }
 
-    /// A ticket for a terminal that is there.
+    /// A ticket for a terminal that is there, or for a session that the caller has looked for ([`Self::watchable`]).
     ///
     /// # Errors
     /// See [`TerminalError`].
     pub fn ticket(&self, grant: Grant) -> Result<Ticket, TerminalError> {
-        if !self.all.lock().contains_key(&grant.terminal) {
-            return Err(TerminalError::NotFound);
+        let tickets = match &grant.target {
+            Target::Terminal(id) if !self.all.lock().contains_key(id) => return Err(TerminalError::NotFound),
+            Target::Terminal(_) => &self.tickets,
+            Target::Session(_) if grant.mode == Mode::Write => return Err(TerminalError::OnlyWatched),
+            Target::Session(_) => &self.watched.tickets,
+        };
+        Ok(tickets.issue(grant, Instant::now())?)
+    }
+
+    /// Where whoever wants to see a live session is to go: to the terminal that it is of, which has its whole screen, or to the session itself.
+    ///
+    /// # Errors
+    /// See [`TerminalError`].
+    pub fn watchable(&self, session: &SessionInfo) -> Result<Target, TerminalError> {
+        if !session.pty {
+            return Err(TerminalError::NoScreen);
         }
-        Ok(self.tickets.issue(grant, Instant::now())?)
+        let is_of = |info: &TerminalInfo| info.session.as_deref() == Some(session.id.as_str());
+        let terminal = self.list().into_iter().find(is_of);
+        Ok(terminal.map_or_else(|| Target::Session(session.id.clone()), |info| Target::Terminal(info.id)))
     }
 
     /// Attaches the holder of a ticket, which is used up by it.
@@ -269,35 +303,27 @@ impl Terminals {
         size: WindowSize,
         peer: Option<Peer>,
     ) -> Result<Attachment, TerminalError> {
-        let grant = self.tickets.take(ticket, Instant::now()).ok_or(TerminalError::Ticket)?;
+        let now = Instant::now();
+        let grant = self.tickets.take(ticket, now).or_else(|| self.watched.tickets.take(ticket, now));
+        let grant = grant.ok_or(TerminalError::Ticket)?;
         let registered = gateway.registry.connect(grant.principal.clone());
         if let Some(reason) = gateway.access.revoked_meanwhile(&grant.principal) {
             return Err(TerminalError::Ended(reason.text().to_owned()));
         }
-        self.admit(grant, registered, size, peer)
+        self.admit(&gateway.registry, Newcomer { grant, registered, size, peer })
     }
 
-    fn admit(
-        &self,
-        grant: Grant,
-        registered: ConnectionGuard,
-        size: WindowSize,
-        peer: Option<Peer>,
-    ) -> Result<Attachment, TerminalError> {
-        let Grant { terminal, mode, principal } = grant;
-        let (commands, nudge) = {
-            let all = self.all.lock();
-            let entry = all.get(&terminal).ok_or(TerminalError::NotFound)?;
-            (entry.commands.clone(), entry.nudge.clone())
+    fn admit(&self, registry: &Registry, newcomer: Newcomer) -> Result<Attachment, TerminalError> {
+        let door = match &newcomer.grant.target {
+            Target::Session(_) => return self.watched.admit(registry, newcomer),
+            Target::Terminal(id) => self
+                .all
+                .lock()
+                .get(id)
+                .map(|terminal| terminal.door.clone())
+                .ok_or(TerminalError::NotFound)?,
         };
-        let outbox = Arc::new(Outbox::new(mode));
-        let (sender, input) = mpsc::channel(attachment::MAX_INPUT);
-        let client = Client { outbox: outbox.clone(), input, mode, size, peer };
-        commands.try_send(Command::Attach(client)).map_err(|error| match error {
-            TrySendError::Full(_) => TerminalError::Busy,
-            TrySendError::Closed(_) => TerminalError::NotFound,
-        })?;
-        Ok(Attachment { terminal, mode, principal, registered, outbox, input: Some(sender), commands, nudge })
+        door.admit(newcomer)
     }
 
     /// All terminals, in the order of their identifiers.
@@ -312,7 +338,7 @@ impl Terminals {
 
     /// Ends a terminal with its shell; `false` when there is none of that identifier.
     pub fn end(&self, id: &str, reason: EndReason) -> impl Future<Output = bool> + Send + use<> {
-        let commands = self.all.lock().get(id).map(|terminal| terminal.commands.clone());
+        let commands = self.all.lock().get(id).map(|terminal| terminal.door.commands.clone());
         async move {
             match commands {
                 Some(commands) => commands.send(Command::End(reason)).await.is_ok(),
@@ -340,6 +366,6 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.terminals.all.lock().remove(&self.id);
-        self.terminals.tickets.forget(&self.id);
+        self.terminals.tickets.forget(&Target::Terminal(std::mem::take(&mut self.id)));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use sandgate_guest::ExitStatus;
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::Mode;
@@ -34,6 +35,8 @@ pub enum Message {
         cols: u32,
         /// Rows.
         rows: u32,
+        /// What is known of the screen began then, with an empty one; `None` where all of it is known.
+        since: Option<OffsetDateTime>,
     },
     /// What draws the whole screen with what is above it in an emulator that has been reset. It counts as output.
     Screen(Vec<u8>),
@@ -88,6 +91,13 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn miss(&mut self) {
+        self.queue.retain(|message| !matches!(message, Message::Output(_)));
+        (self.queued, self.missed) = (0, true);
+    }
+}
+
 impl Outbox {
     pub(super) fn new(mode: Mode) -> Self {
         Self { mode, state: Mutex::default(), filled: Notify::new(), room: Notify::new() }
@@ -115,11 +125,16 @@ impl Outbox {
     pub(super) fn offer(&self, data: &[u8]) {
         let mut state = self.state.lock();
         if state.missed || state.queued + data.len() > WINDOW || state.queue.len() >= MAX_MESSAGES {
-            state.queue.retain(|message| !matches!(message, Message::Output(_)));
-            (state.queued, state.missed) = (0, true);
+            state.miss();
         } else {
             self.push_output(&mut state, data);
         }
+        self.filled.notify_one();
+    }
+
+    /// Notes that a watcher is not offered something. What waited is dropped, and the next thing to send is the screen.
+    pub(super) fn miss(&self) {
+        self.state.lock().miss();
         self.filled.notify_one();
     }
 
@@ -295,6 +310,10 @@ mod tests {
         assert_eq!(outbox.take(), Next::Message(Message::Screen(b"another".to_vec())));
         outbox.offer(b"more");
         assert_eq!(outbox.take(), Next::Message(Message::Output(b"more".to_vec())));
+        outbox.offer(b"before what nobody has");
+        outbox.miss();
+        outbox.offer(b"after it");
+        assert_eq!(outbox.take(), Next::WantsScreen);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use rustix::time::{ClockId, clock_gettime};
 use sandgate_guest::Ready;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 use super::clients::{Client, Clients, Shown};
 use super::process::{Process, Start};
 use super::screen::Screen;
-use super::turn::{Lines, Moved, at, drained, follow, moved, settle};
+use super::turn::{Lines, Moved, REST, SLOW, at, drained, follow, moved, settle, show};
 use super::{Mode, Shared};
 use crate::drain::{Drain, DrainStage};
 use crate::session::{EndReason, Outcome, Peer};
@@ -31,13 +30,6 @@ const PIECE: usize = 32 * 1024;
 const BURST: usize = 256 * 1024;
 /// See [`BURST`].
 const PAUSE: Duration = Duration::from_millis(20);
-/// For how long the emulator works before others get their turn.
-const SLICE: Duration = Duration::from_millis(2);
-/// Time of a processor that [`PIECE`] bytes may cost; usual ones take less than a millisecond. A program that writes what costs more is held up
-/// for [`REST`] times as long, so that it has a fifth of one processor at most.
-const SLOW: Duration = Duration::from_millis(10);
-/// See [`SLOW`].
-const REST: u32 = 4;
 /// Lines of progress on their way within the task.
 const MAX_PROGRESS: usize = 16;
 
@@ -195,7 +187,7 @@ impl<S: Start> Task<S> {
         if clients.size != size {
             process.resize(clients.size);
         }
-        let started = shown.insert(Shown { session, screen });
+        let started = shown.insert(Shown { session, screen, since: None });
         clients.started(started);
         shared.publish(clients, Some(started));
         Ok(process)
@@ -312,19 +304,10 @@ impl<S: Start> Task<S> {
 
     /// Shows output to everybody, and says for how long the emulator has worked on it. Others get their turn meanwhile.
     async fn output(&mut self, data: &[u8]) -> Duration {
-        let mut spent = Duration::ZERO;
-        if let Some(shown) = &mut self.shown {
-            shown.screen.take(data);
-            loop {
-                let began = cpu();
-                let all = shown.screen.advance(SLICE);
-                spent += cpu().saturating_sub(began);
-                if all {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
+        let spent = match &mut self.shown {
+            Some(shown) => show(&mut shown.screen, data).await,
+            None => Duration::ZERO,
+        };
         self.clients.output(data);
         spent
     }
@@ -379,13 +362,4 @@ impl<S: Start> Task<S> {
             () = at(*deadline) => Step::TooLate,
         }
     }
-}
-
-/// Time that this thread has spent.
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or_default(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    )
 }

@@ -41,11 +41,12 @@ fn ground() -> Ground {
 
 impl Ground {
     async fn attach(&self, mode: Mode, cols: u32, rows: u32) -> Result<Attachment, TerminalError> {
-        let ticket =
-            self.terminals.ticket(Grant { terminal: self.id.clone(), mode, principal: principal() })?;
+        let target = Target::Terminal(self.id.clone());
+        let ticket = self.terminals.ticket(Grant { target, mode, principal: principal() })?;
         let grant = self.terminals.tickets.take(ticket.reveal(), Instant::now()).expect("good");
         let registered = self.registry.connect(principal());
-        self.terminals.admit(grant, registered, size(cols, rows), None)
+        let newcomer = Newcomer { grant, registered, size: size(cols, rows), peer: None };
+        self.terminals.admit(&self.registry, newcomer)
     }
 
     async fn write(&self) -> Attachment {
@@ -71,7 +72,7 @@ impl Ground {
 }
 
 fn ready(resumed: bool, cols: u32, rows: u32) -> Option<Message> {
-    Some(Message::Ready { session: "ses-1".to_owned(), resumed, cols, rows })
+    Some(Message::Ready { session: "ses-1".to_owned(), resumed, cols, rows, since: None })
 }
 
 async fn next(attachment: &Attachment) -> Option<Message> {

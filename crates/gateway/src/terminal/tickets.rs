@@ -16,10 +16,10 @@ use super::Mode;
 
 /// How long a ticket can be used.
 pub const LIFE: Duration = Duration::from_secs(30);
-/// Most tickets that wait for their use; one costs less than a kilobyte. Twice as many as there are pairs of a terminal and a mode, so that where
-/// all places are taken somebody has more than one.
+/// Most tickets that wait for their use; one costs less than a kilobyte. Those for terminals and those for sessions are kept apart. Twice as many as
+/// there are pairs of a terminal and a mode, so that where all places are taken somebody has more than one.
 const MAX_TICKETS: usize = 2 * 2 * super::MAX_TERMINALS;
-/// Most of them for one terminal and one mode. Far more than pages that come back at once need.
+/// Most of them for one target and one mode. Far more than pages that come back at once need.
 const MAX_ALIKE: usize = 32;
 /// Random bytes of one.
 const RANDOM: usize = 16;
@@ -42,11 +42,20 @@ impl fmt::Debug for Ticket {
     }
 }
 
+/// What a ticket leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A terminal, by its identifier.
+    Terminal(String),
+    /// The terminal of a session that no page writes to, by the session's identifier. It can only be watched.
+    Session(String),
+}
+
 /// What a ticket is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Identifier of the terminal.
-    pub terminal: String,
+    /// Where it leads.
+    pub target: Target,
     /// What its holder may do there.
     pub mode: Mode,
     /// Who fetched it.
@@ -89,9 +98,9 @@ impl Tickets {
         (until > now).then_some(grant)
     }
 
-    /// Makes all tickets of a terminal void.
-    pub(super) fn forget(&self, terminal: &str) {
-        self.waiting.lock().retain(|_, (_, grant)| grant.terminal != terminal);
+    /// Makes all tickets of a target void.
+    pub(super) fn forget(&self, target: &Target) {
+        self.waiting.lock().retain(|_, (_, grant)| grant.target != *target);
     }
 }
 
@@ -102,13 +111,13 @@ impl fmt::Debug for Tickets {
 }
 
 /// Tickets of one group make room for each other.
-fn group(grant: &Grant) -> (&str, Mode) {
-    (&grant.terminal, grant.mode)
+fn group(grant: &Grant) -> (&Target, Mode) {
+    (&grant.target, grant.mode)
 }
 
 /// One of those that have the most alike.
 fn of_the_largest_group(waiting: &HashMap<Hash, (Instant, Grant)>) -> Option<Grant> {
-    let mut counts: HashMap<(&str, Mode), (usize, &Grant)> = HashMap::new();
+    let mut counts: HashMap<(&Target, Mode), (usize, &Grant)> = HashMap::new();
     for (_, grant) in waiting.values() {
         counts.entry(group(grant)).or_insert((0, grant)).0 += 1;
     }
@@ -139,7 +148,8 @@ mod tests {
     use crate::terminal::testing::principal;
 
     fn grant(terminal: &str) -> Grant {
-        Grant { terminal: terminal.to_owned(), mode: Mode::Write, principal: principal() }
+        let target = Target::Terminal(terminal.to_owned());
+        Grant { target, mode: Mode::Write, principal: principal() }
     }
 
     #[test]
@@ -189,7 +199,7 @@ mod tests {
         let last = issue(grant("trm-late"));
         assert_eq!(tickets.waiting.lock().len(), MAX_TICKETS, "they are bounded");
         assert!(tickets.take(first.reveal(), now).is_some() && tickets.take(last.reveal(), now).is_some());
-        tickets.forget("trm-0");
+        tickets.forget(&grant("trm-0").target);
         let left = tickets.waiting.lock().len();
         assert!((MAX_TICKETS - 2 - MAX_ALIKE..MAX_TICKETS - 2).contains(&left), "{left}");
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use sandgate_driver::Progress;
 use sandgate_guest::Ready;
 use tokio::sync::mpsc;
@@ -13,9 +14,42 @@ use tokio::time::{Instant, sleep_until};
 use super::Mode;
 use super::clients::{Clients, Shown};
 use super::process::Process;
+use super::screen::Screen;
 use super::task::Command;
 use crate::drain::DrainStage;
 use crate::session::EndReason;
+
+/// For how long the emulator works before others get their turn.
+pub(super) const SLICE: Duration = Duration::from_millis(2);
+/// Time of a processor that some 32 KiB of output may cost; usual ones take less than a millisecond. A program that writes what costs more is held
+/// up for [`REST`] times as long, so that it has a fifth of one processor at most.
+pub(super) const SLOW: Duration = Duration::from_millis(10);
+/// See [`SLOW`].
+pub(super) const REST: u32 = 4;
+
+/// Brings output to the screen, and says for how long the emulator has worked on it. Others get their turn meanwhile.
+pub(super) async fn show(screen: &mut Screen, data: &[u8]) -> Duration {
+    let mut spent = Duration::ZERO;
+    screen.take(data);
+    loop {
+        let began = cpu();
+        let all = screen.advance(SLICE);
+        spent += cpu().saturating_sub(began);
+        if all {
+            return spent;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Time that this thread has spent.
+pub(super) fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
 
 /// What happened between us and the process.
 pub(super) enum Moved {

@@ -95,6 +95,9 @@ pub struct AdoptArgs {
     /// Login user inside [default: the container's]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// What of its sessions is recorded: off, terminal or all
+    #[arg(long, value_name = "MODE", default_value_t)]
+    record: RecordMode,
     #[command(flatten)]
     forward: ForwardArgs,
     /// Print JSON
@@ -220,7 +223,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
 
 async fn adopt(client: &Client, args: AdoptArgs) -> anyhow::Result<()> {
     let forward = args.forward.rules()?;
-    let adopt = Adopt { target: args.target, name: args.name, user: args.user, forward };
+    let adopt = Adopt { target: args.target, name: args.name, user: args.user, forward, record: args.record };
     let sandbox: SandboxView = client.post("/api/v1/adopt", &adopt).await?;
     made(&sandbox, args.json)
 }

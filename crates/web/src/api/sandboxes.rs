@@ -92,4 +92,8 @@ pub struct Adopt {
     #[serde(default)]
     #[schema(value_type = crate::schema::Forward)]
     pub forward: ForwardRules,
+    /// What of its sessions is recorded at least.
+    #[serde(default)]
+    #[schema(value_type = crate::schema::RecordName)]
+    pub record: RecordMode,
 }

@@ -83,9 +83,7 @@ impl Pump<'_> {
                 Err(error) => self.reply(Notice::Error { text: format!("No signal was sent: {error}.") }),
             },
             FromClient::Resize(size) => {
-                if let Some(recorder) = self.traffic.recorder() {
-                    recorder.resized(size.cols, size.rows);
-                }
+                self.traffic.resized(size.cols, size.rows);
                 if let Err(error) = self.control.resize(size.into()) {
                     tracing::debug!(%error, "size not passed on");
                 }

@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::{EndReason, Peer};
 use sandgate_gateway::terminal::{
-    Grant, Mode, NewTerminal, TICKET_LIFE, TerminalError, TerminalInfo, Ticket,
+    Grant, Mode, NewTerminal, TICKET_LIFE, Target, TerminalError, TerminalInfo, Ticket,
 };
 use sandgate_guest::WindowSize;
 use sandgate_policy::Role;
@@ -80,7 +80,7 @@ pub(crate) struct Created {
     expires_in: u64,
 }
 
-/// `POST /terminals/{id}/tickets`.
+/// `POST /terminals/{id}/tickets` and `/sessions/{id}/tickets`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ask {
@@ -150,12 +150,7 @@ pub(crate) async fn ticket(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Issued>), Problem> {
-    let Ask { mode } = parse(&body)?;
-    let mode = Mode::from(mode);
-    caller.needs(match mode {
-        Mode::Write => Role::User,
-        Mode::Watch => Role::Viewer,
-    })?;
+    let mode = asked(&caller, &body)?;
     let info = gateway.terminals.get(&id).ok_or(TerminalError::NotFound)?;
     let principal = caller.principal(&gateway, info.sandbox)?;
     let sandbox_id = principal.sandbox_id.clone();
@@ -163,12 +158,23 @@ pub(crate) async fn ticket(
         Mode::Write => format!("{id}, to write"),
         Mode::Watch => format!("{id}, to watch"),
     };
-    let ticket = gateway.terminals.ticket(Grant { terminal: id, mode, principal })?;
+    let ticket = gateway.terminals.ticket(Grant { target: Target::Terminal(id), mode, principal })?;
     gateway.audit.owner_did("terminal.ticket", Some(&sandbox_id), detail).await;
     Ok((StatusCode::CREATED, Json(issued(&ticket))))
 }
 
-fn issued(ticket: &Ticket) -> Issued {
+/// What a caller asks for, who may have it.
+pub(crate) fn asked(caller: &Caller, body: &Bytes) -> Result<Mode, Problem> {
+    let Ask { mode } = parse(body)?;
+    let mode = Mode::from(mode);
+    caller.needs(match mode {
+        Mode::Write => Role::User,
+        Mode::Watch => Role::Viewer,
+    })?;
+    Ok(mode)
+}
+
+pub(crate) fn issued(ticket: &Ticket) -> Issued {
     Issued { ticket: ticket.reveal().to_owned(), expires_in: TICKET_LIFE.as_secs() }
 }
 
@@ -226,11 +232,13 @@ fn view(info: TerminalInfo) -> TerminalView {
 impl From<TerminalError> for Problem {
     fn from(error: TerminalError) -> Problem {
         let status = match &error {
-            TerminalError::TooMany | TerminalError::Draining | TerminalError::Busy => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            TerminalError::TooMany
+            | TerminalError::TooManyWatched
+            | TerminalError::Draining
+            | TerminalError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             TerminalError::Ended(_) | TerminalError::Ticket => StatusCode::FORBIDDEN,
-            TerminalError::NotFound => StatusCode::NOT_FOUND,
+            TerminalError::NotFound | TerminalError::NoSession => StatusCode::NOT_FOUND,
+            TerminalError::NoScreen | TerminalError::OnlyWatched => StatusCode::UNPROCESSABLE_ENTITY,
             TerminalError::NoTicket(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, error.to_string())

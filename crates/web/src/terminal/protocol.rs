@@ -2,6 +2,7 @@
 
 use sandgate_gateway::terminal::Mode;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::websocket::Resize;
 
@@ -32,7 +33,19 @@ pub(super) enum FromClient {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum ToClient {
     /// The client is attached; the screen follows.
-    Ready { terminal: String, session: String, mode: ModeName, resumed: bool, cols: u32, rows: u32 },
+    Ready {
+        /// Not there where a session is watched that is no browser's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        terminal: Option<String>,
+        session: String,
+        mode: ModeName,
+        resumed: bool,
+        cols: u32,
+        rows: u32,
+        /// What is known of the screen began then; not there where all of it is known.
+        #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+        since: Option<OffsetDateTime>,
+    },
     /// The terminal has another size.
     Resize { cols: u32, rows: u32 },
 }
@@ -102,16 +115,30 @@ mod tests {
             r#"{"type":"resize","cols":80,"rows":24}"#
         );
         let ready = ToClient::Ready {
-            terminal: "trm_1".to_owned(),
+            terminal: Some("trm_1".to_owned()),
             session: "ses_1".to_owned(),
             mode: ModeName::Watch,
             resumed: true,
             cols: 80,
             rows: 24,
+            since: None,
         };
         assert_eq!(
             written(&ready),
             r#"{"type":"ready","terminal":"trm_1","session":"ses_1","mode":"watch","resumed":true,"cols":80,"rows":24}"#
         );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_screen_is_said() {
+        let ready = |terminal, since| {
+            let (session, mode) = ("ses-1".to_owned(), ModeName::Watch);
+            let ready = ToClient::Ready { terminal, session, mode, resumed: true, cols: 80, rows: 24, since };
+            serde_json::to_value(&ready).expect("JSON")
+        };
+        let whole = ready(Some("trm-1".to_owned()), None);
+        assert_eq!((&whole["terminal"], whole.get("since")), (&"trm-1".into(), None));
+        let part = ready(None, Some(OffsetDateTime::UNIX_EPOCH));
+        assert_eq!((part.get("terminal"), &part["since"]), (None, &"1970-01-01T00:00:00Z".into()));
     }
 }

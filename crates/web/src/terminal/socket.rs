@@ -166,10 +166,10 @@ impl Connection {
             terminal::Message::Resize { cols, rows } => {
                 websocket::say(sink, &ToClient::Resize { cols, rows }).await
             }
-            terminal::Message::Ready { session, resumed, cols, rows } => {
+            terminal::Message::Ready { session, resumed, cols, rows, since } => {
                 let mode = self.attachment.mode().into();
-                let terminal = self.attachment.terminal().to_owned();
-                let ready = ToClient::Ready { terminal, session, mode, resumed, cols, rows };
+                let terminal = self.attachment.terminal().map(str::to_owned);
+                let ready = ToClient::Ready { terminal, session, mode, resumed, cols, rows, since };
                 websocket::say(sink, &ready).await
             }
             terminal::Message::Exit(status) => return Err(End::Exit(status)),
