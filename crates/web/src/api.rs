@@ -78,6 +78,9 @@ pub struct SandboxView {
     /// Size of a virtual machine's disk in bytes, if one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// The kernel of a virtual machine, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// Host paths that are shared, as `HOST:GUEST:ro` or `HOST:GUEST:rw`.
     #[serde(default)]
     pub mounts: Vec<String>,

@@ -206,6 +206,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         memory_bytes: spec.memory_bytes,
         cpus: spec.cpus,
         disk_bytes: spec.disk_bytes,
+        kernel: spec.kernel.map(|path| path.display().to_string()),
         mounts: mounts.collect(),
         network: match spec.network {
             Network::None => "none".to_owned(),

@@ -283,6 +283,7 @@ fn check(spec: &SandboxSpec) -> Result<(), InvalidSpec> {
         (spec.memory_bytes.is_some(), "a memory limit"),
         (spec.cpus.is_some(), "a cpu limit"),
         (spec.pids.is_some(), "a process limit"),
+        (spec.kernel.is_some(), "a kernel"),
         (!spec.env.is_empty(), "variables: the agent was started by somebody else"),
         (!spec.mounts.is_empty(), "mounts"),
         (spec.network != Network::default(), "a network"),

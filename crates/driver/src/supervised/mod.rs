@@ -404,6 +404,10 @@ impl Driver for Supervised {
             let what = "somebody else's container";
             return Err(InvalidSpec::Pointless { driver: self.name(), what }.into());
         }
+        if spec.kernel.is_some() && matches!(self.inner.kind, Kind::Container) {
+            let what = "a kernel: its containers run on the host's";
+            return Err(InvalidSpec::Pointless { driver: self.name(), what }.into());
+        }
         let id = &spec.id;
         let dir = self.dir(id);
         match DirBuilder::new().mode(0o700).create(dir.root()) {

@@ -3,7 +3,8 @@
 use super::super::create::image_in_use;
 use super::super::message::{Failure, Report};
 use super::super::{Target, identity};
-use super::disks;
+use super::kernel::{self, Choice};
+use super::{disks, modules};
 use crate::image;
 use crate::state::{Identity, ImageMeta, Meta, read_json, write_json};
 use crate::{ImageSource, SandboxSpec};
@@ -14,6 +15,10 @@ const INSIDE: Identity = Identity::Inherited { size: 65_536 };
 /// Makes everything that the machine keeps until it is removed.
 pub(crate) fn create(target: &Target, report: &mut Report) -> Result<(), Failure> {
     let spec: SandboxSpec = read_json(&target.dir.spec()).map_err(Failure::io("read the specification"))?;
+    if let Some(path) = &spec.kernel {
+        // Now, while somebody is there who can do something about it.
+        modules::collect(&kernel::find(&target.data, Choice::Sandbox(path))?)?;
+    }
     // The first of its ids is the user that QEMU runs as. Recorded at once, so that nobody else gets it.
     let identity = identity::decide(&target.data, report, |identity, _| {
         let meta = Meta { identity: identity.clone(), image: ImageMeta::default(), warnings: Vec::new() };

@@ -14,10 +14,11 @@ use super::super::supervise::{Ending, Supervisor};
 use super::super::{Target, cgroup, userns_is_initial};
 use super::boot::{self, Plan, Stage, Started};
 use super::jail::{Jail, Memory};
+use super::kernel::{self, Choice};
 use super::limits::{self, Wanted};
 use super::machine::Machine;
 use super::watch::DeviceWatch;
-use super::{disks, initramfs, kernel, template, vsock};
+use super::{disks, initramfs, template, vsock};
 use crate::qemu::{MachineSettings, StartMode};
 use crate::state::lock::RunLock;
 use crate::state::process::ProcessRef;
@@ -105,7 +106,8 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         read_json(&target.dir.machine()).map_err(Failure::io("read the settings"))?;
     let qemu = boot::find(&settings)?;
     let device = vsock::find(&settings)?;
-    let kernel = kernel::find(settings.kernel.as_deref())?;
+    let chosen = spec.kernel.as_deref().map_or(Choice::Host(settings.kernel.as_deref()), Choice::Sandbox);
+    let kernel = kernel::find(&target.data, chosen)?;
 
     let memory = spec.memory_bytes.unwrap_or(DEFAULT_VM_MEMORY_BYTES);
     if memory < MIN_MEMORY {
