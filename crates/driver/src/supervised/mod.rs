@@ -315,6 +315,18 @@ impl Supervised {
         Ok(())
     }
 
+    /// Removes disks that no machine has any more. What cannot be removed now is removed later.
+    async fn collect_disks(&self) {
+        let data = self.inner.data.clone();
+        match tokio::task::spawn_blocking(move || crate::images::collect_disks(&data)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                tracing::warn!(reason = failure.reason, "disks that no machine has could not be removed");
+            }
+            Err(error) => tracing::warn!(%error, "disks that no machine has could not be removed"),
+        }
+    }
+
     async fn start_locked(&self, id: &SandboxId, progress: &dyn Progress) -> Result<(), DriverError> {
         let began = Instant::now();
         let dir = self.existing(id)?;
@@ -454,7 +466,11 @@ impl Driver for Supervised {
             Ok(()) | Err(DriverError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
-        shim::remove(&self.inner, id).await
+        shim::remove(&self.inner, id).await?;
+        if matches!(self.inner.kind, Kind::Machine(_)) {
+            self.collect_disks().await;
+        }
+        Ok(())
     }
 
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError> {

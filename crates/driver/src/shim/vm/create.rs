@@ -1,6 +1,6 @@
 //! `shim vm-create`: user, image and disks of a new virtual machine.
 
-use super::super::create::image_in_use;
+use super::super::create::store_in_use;
 use super::super::message::{Failure, Report};
 use super::super::{Target, identity};
 use super::kernel::{self, Choice};
@@ -26,8 +26,8 @@ pub(crate) fn create(target: &Target, report: &mut Report) -> Result<(), Failure
         Ok(identity)
     })?;
     rustix::process::umask(rustix::fs::Mode::empty());
-    // Until what is used is recorded.
-    let _in_use = image_in_use(target, &spec)?;
+    // Until what is used is recorded. The host's own directories become disks too.
+    let _in_use = store_in_use(target)?;
     let image = match &spec.image {
         ImageSource::Host => image::host::prepare(target, &spec, &INSIDE, report)?,
         ImageSource::Path(path) => image::prepare(&target.data, path, report)?,
