@@ -371,3 +371,52 @@ fn heavy_a_machine_runs_the_kernel_that_was_named_for_it() {
     gateway.start_sandbox("box");
     assert_eq!(target.exec("uname -r").ok(), version);
 }
+
+/// Whether KVM runs the kernel was found out by a boot, once, and is said with the reason; what the operator says is not tried.
+#[test]
+fn heavy_a_machine_says_who_runs_its_processor_and_why() {
+    let Some(needs) = Needs::find() else { return };
+    let (target, _image) = start(&needs, "start = \"cold\"");
+    let gateway = target.gateway();
+    let known = gateway.data_dir().join("machines/kvm.json");
+    let look = || {
+        let inspect = gateway.json(&["sandbox", "inspect", "box"]);
+        (inspect["accel"].as_str().unwrap_or_default().to_owned(), inspect["warnings"].to_string())
+    };
+    assert_eq!(target.exec("echo up").ok(), "up");
+    let (accel, warnings) = look();
+    let emulated = "is emulated in software (TCG) and slow: ";
+    assert!(["kvm", "tcg"].contains(&accel.as_str()), "{accel:?}");
+    assert_eq!(warnings.contains(emulated), accel == "tcg", "{accel}: {warnings}");
+    assert!(gateway.cli(&["sandbox", "inspect", "box"]).ok().contains(&format!("accel     {accel}")));
+    let device = Path::new("/dev/kvm").exists();
+    assert_eq!(warnings.contains("there is no /dev/kvm"), !device, "{warnings}");
+    let cpu = target.exec("grep -m 1 'model name' /proc/cpuinfo").ok();
+    assert_eq!(cpu.contains("QEMU Virtual CPU"), accel == "tcg", "{cpu}");
+    if device {
+        let tried = std::fs::metadata(&known).unwrap().modified().unwrap();
+        let log = gateway.data_dir().join("sandboxes").join(machine::id(&target, "box")).join("shim.log");
+        let lines = || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.lines()
+                .filter(|line| {
+                    line.contains("emulated in software: ") || line.contains("KVM runs the kernel")
+                })
+                .count()
+        };
+        assert_eq!(lines(), 1);
+        gateway.cli(&["sandbox", "stop", "box"]).ok();
+        gateway.start_sandbox("box");
+        assert_eq!(look(), (accel, warnings), "the second start sees it in another way");
+        assert_eq!(std::fs::metadata(&known).unwrap().modified().unwrap(), tried, "it was tried again");
+        assert_eq!(lines(), 1);
+    }
+    drop(target);
+
+    let (target, _image) = start(&needs, "accel = \"tcg\"");
+    assert_eq!(target.exec("echo up").ok(), "up");
+    let inspect = target.gateway().json(&["sandbox", "inspect", "box"]);
+    assert_eq!(inspect["accel"], "tcg", "{inspect}");
+    assert!(inspect["warnings"].to_string().contains("[qemu] accel says so"), "{inspect}");
+    assert!(!target.gateway().data_dir().join("machines/kvm.json").exists(), "KVM was tried");
+}

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdoptTarget, External, SandboxId};
+use crate::{Accelerator, AdoptTarget, External, SandboxId};
 
 pub use image::{ImageName, ImageSource};
 
@@ -425,6 +425,9 @@ pub enum State {
         pid: u32,
         /// When the container was started.
         started_at: SystemTime,
+        /// Who runs the processors of a virtual machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accel: Option<Accelerator>,
         /// What this machine could not give it, one sentence each.
         warnings: Vec<String>,
     },

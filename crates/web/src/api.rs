@@ -55,6 +55,9 @@ pub struct SandboxView {
     /// When it was started, or when it stopped.
     #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
     pub since: Option<OffsetDateTime>,
+    /// Who runs a virtual machine's processors, while it runs: `kvm`, or `tcg` for QEMU in software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<String>,
     /// What this machine could not give it.
     #[serde(default)]
     pub warnings: Vec<String>,

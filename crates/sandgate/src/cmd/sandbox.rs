@@ -325,6 +325,7 @@ fn show(sandbox: &SandboxView) {
     more("cpus", sandbox.cpus.map(|cpus| cpus.to_string()));
     more("disk", sandbox.disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
     more("kernel", sandbox.kernel.clone());
+    more("accel", sandbox.accel.clone());
     more("record", (sandbox.record != RecordMode::Off).then(|| sandbox.record.to_string()));
     lines.extend(sandbox.mounts.iter().map(|mount| ("mount", mount.clone())));
     lines.extend(forward_rules::lines(&sandbox.forward));

@@ -1,5 +1,6 @@
 //! Virtual machines: what is made for one, QEMU and its vsock device in their jails, and watching over them.
 
+mod accel;
 mod boot;
 mod counter;
 mod create;
@@ -11,6 +12,7 @@ mod limits;
 mod machine;
 mod memo;
 mod modules;
+mod probe;
 mod qmp;
 mod run;
 mod slots;

@@ -12,6 +12,7 @@ use super::super::message::{Failure, Report};
 use super::super::run::{block_signals, listen};
 use super::super::supervise::{Ending, Supervisor};
 use super::super::{Target, cgroup, userns_is_initial};
+use super::accel::{self, Ground};
 use super::boot::{self, Plan, Stage, Started};
 use super::jail::{Jail, Memory};
 use super::kernel::{self, Choice};
@@ -26,7 +27,7 @@ use crate::state::{Identity, Meta, Phase, Record, VSOCK_SOCKET, read_json, write
 use crate::{DEFAULT_VM_MEMORY_BYTES, SandboxSpec, StopCause};
 
 /// Smallest memory in bytes that the kernel boots in.
-const MIN_MEMORY: u64 = 128 << 20;
+pub(super) const MIN_MEMORY: u64 = 128 << 20;
 /// Most processors of a machine.
 const MAX_PROCESSORS: u32 = 64;
 
@@ -146,6 +147,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         root,
         reads: Vec::new(),
         writes: Vec::new(),
+        devices: Vec::new(),
         directory,
         memory: None,
         user,
@@ -153,13 +155,20 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         program: PathBuf::new(),
         args: Vec::new(),
     };
-    report.warn("The machine's processor is emulated in software (TCG) and slow.");
+    let ground =
+        Ground { data: &target.data, kernel: &kernel, agent: &target.agent, qemu: &qemu, jail: &jail };
+    let verdict = accel::decide(settings.accel, &ground, report)?;
+    if let Some(warning) = verdict.warning() {
+        report.warn(warning);
+    }
+    record.accel = Some(verdict.accelerator());
     let mut reads: Vec<(String, PathBuf)> =
         layers.into_iter().enumerate().map(|(n, path)| (format!("layer{n}"), path)).collect();
     reads.push(("config".into(), config));
     let plan = Plan {
         kernel: &kernel,
         initramfs: Path::new(""),
+        accel: verdict.accelerator(),
         memory,
         processors: processors(spec.cpus),
         stage: Stage::Boot,
