@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
@@ -109,6 +109,8 @@ pub(super) struct Plan<'a> {
 /// A QEMU that has been started.
 pub(super) struct Started {
     pub(super) child: Child,
+    /// When it was.
+    pub(super) at: SystemTime,
     pub(super) qmp: Qmp,
     /// Our end of the serial port: what the machine prints.
     pub(super) console: OwnedFd,
@@ -165,6 +167,7 @@ pub(super) fn start(plan: &Plan<'_>, jail: Jail, program: PathBuf) -> Result<Sta
     for fd in [&theirs, &their_state] {
         fcntl_setfd(fd, FdFlags::empty()).map_err(Failure::io("hand over a descriptor"))?;
     }
+    let at = SystemTime::now();
     let mut child = command_with(plan, jail, program, Console::Socket(theirs.as_raw_fd()))?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -177,7 +180,7 @@ pub(super) fn start(plan: &Plan<'_>, jail: Jail, program: PathBuf) -> Result<Sta
         .ok_or_else(|| Failure::other("QEMU has no control channel"))
         .and_then(|(input, output)| Qmp::new(input, output));
     match greeted {
-        Ok(qmp) => Ok(Started { child, qmp, console: console.into(), state, state_fd }),
+        Ok(qmp) => Ok(Started { child, at, qmp, console: console.into(), state, state_fd }),
         Err(failure) => {
             let _ = child.kill();
             let status = child.wait().map_err(Failure::io("wait for QEMU"))?;

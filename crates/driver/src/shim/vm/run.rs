@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use rustix::stdio::dup2_stdout;
 
@@ -95,7 +95,7 @@ fn clean(target: &Target, record: &Record) {
 }
 
 fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Supervisor, Failure> {
-    let began = Instant::now();
+    let began = SystemTime::now();
     let save =
         |record: &Record| write_json(&target.dir.state(), record).map_err(Failure::io("record the state"));
     save(record)?;
@@ -193,6 +193,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         Some(running) => running,
         None => parts.boot(report)?,
     };
+    let (executed, up) = (started.at, SystemTime::now());
     let log_file = File::options()
         .create(true)
         .write(true)
@@ -219,7 +220,8 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         supervisor.kill();
         return Err(failure);
     }
-    eprintln!("QEMU runs {:?} after the start of the shim", began.elapsed());
+    // Read by bench/src/boot.rs.
+    eprintln!("times: shim={} exec={} up={}", seconds(began), seconds(executed), seconds(up));
     Ok(supervisor)
 }
 
@@ -311,6 +313,12 @@ impl Parts<'_> {
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// A time for the log, in seconds since 1970.
+fn seconds(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}", since.as_secs(), since.subsec_millis())
 }
 
 /// Whole processors that hold so many.
