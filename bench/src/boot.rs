@@ -272,17 +272,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_from_the_last_line_that_has_them() {
+    fn times_are_read_from_the_last_line_that_has_them() -> Result<()> {
         let log =
             "times: shim=1.000 exec=2.5 up=3\nother\ntimes: shim=10.000 exec=12.5 up=13.25\nstopped: x\n";
-        let line = last(log, "times: shim=").unwrap();
-        assert_eq!((number(&line, "exec").unwrap(), number(&line, "up").unwrap()), (12.5, 13.25));
+        let line = last(log, "times: shim=").context("no line")?;
+        assert_eq!((number(&line, "exec")?, number(&line, "up")?), (12.5, 13.25));
         assert!(number(&line, "shi").is_err());
         let console = "sandgate: times since the kernel's start: init=0.812 modules=1.2 root=1.345\r\n\
                        sandgate: times since the kernel's start: agent=1.402\r\n";
-        let line = last(console, "kernel's start: init=").unwrap();
-        assert_eq!((number(&line, "init").unwrap(), number(&line, "root").unwrap()), (0.812, 1.345));
-        assert_eq!(number(&last(console, "kernel's start: agent=").unwrap(), "agent").unwrap(), 1.402);
+        let line = last(console, "kernel's start: init=").context("no line")?;
+        assert_eq!((number(&line, "init")?, number(&line, "root")?), (0.812, 1.345));
+        let line = last(console, "kernel's start: agent=").context("no line")?;
+        assert_eq!(number(&line, "agent")?, 1.402);
         assert!(last(console, "kernel's start: other=").is_none());
+        Ok(())
     }
 }
