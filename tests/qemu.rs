@@ -298,3 +298,125 @@ fn heavy_a_machine_boots_when_none_can_be_copied() {
     let inspect = target.gateway().json(&["sandbox", "inspect", "box"]);
     assert!(inspect["warnings"].to_string().contains("It boots"), "{inspect}");
 }
+
+/// The configured kernel is not there: nothing but the sandbox's own is used.
+#[test]
+fn heavy_a_machine_runs_the_kernel_that_was_named_for_it() {
+    let Some(needs) = Needs::find() else { return };
+    let dir = sandgate_tests::target::short_dir();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let kernel = dir.path().join("vmlinuz");
+    std::fs::copy(&needs.kernel, &kernel).unwrap();
+    let version = needs.kernel.file_name().unwrap().to_str().unwrap().trim_start_matches("vmlinuz-");
+    let modules = needs.kernel.parent().unwrap().join("../lib/modules").join(version);
+    std::fs::create_dir(dir.path().join("modules")).unwrap();
+    if let Ok(modules) = modules.canonicalize() {
+        std::os::unix::fs::symlink(modules, dir.path().join("modules").join(version)).unwrap();
+    }
+    // The gateway has another working directory.
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = format!("{up}{}", path(kernel.strip_prefix("/").unwrap()));
+
+    let image = sandgate_tests::target::short_dir();
+    std::fs::set_permissions(image.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    run(Command::new("sh").args(["-c", TREE]).current_dir(image.path()), Feed::Null, DEADLINE).ok();
+    let options = Options {
+        extra_toml: format!(
+            "[qemu]\nkernel = \"/nowhere/vmlinuz\"\nvhost_device_vsock = {:?}\n",
+            needs.vsock
+        ),
+        create_args: [machine::words(path(image.path())), vec!["--kernel".into(), relative]].concat(),
+        ..Options::default()
+    };
+    let target = Target::start_with(&options);
+    let gateway = target.gateway();
+    assert_eq!(target.exec("uname -r").ok(), version);
+    let inspect = gateway.json(&["sandbox", "inspect", "box"]);
+    assert_eq!(inspect["kernel"], path(&kernel), "{inspect}");
+    assert!(gateway.cli(&["sandbox", "inspect", "box"]).ok().contains(path(&kernel)));
+
+    let text = dir.path().join("text");
+    std::fs::write(&text, "no kernel").unwrap();
+    let packed = dir.path().join("packed");
+    std::fs::write(&packed, b"\x1f\x8b\x08 a kernel perhaps").unwrap();
+    let alone = dir.path().join("alone");
+    std::fs::create_dir(&alone).unwrap();
+    let without = alone.join("vmlinuz");
+    std::fs::copy(&needs.kernel, &without).unwrap();
+    let mut cases = vec![
+        ("qemu", text.clone(), "neither a bzImage"),
+        ("qemu", packed, "gzip"),
+        ("qemu", dir.path().to_owned(), "not a file"),
+        ("qemu", dir.path().join("none"), "No such file"),
+        ("oci", kernel.clone(), "kernel"),
+    ];
+    if !Path::new("/lib/modules").join(version).is_dir() {
+        cases.push(("qemu", without, "no modules for"));
+    }
+    for (driver, file, reason) in cases {
+        let create = ["sandbox", "create", "wrong", "--driver", driver, "--image", path(image.path())];
+        let output = gateway.cli(&[&create[..], &["--kernel", path(&file)]].concat());
+        assert!(output.code != 0 && output.errors().contains(reason), "{file:?}: {}", output.errors());
+        assert!(driver == "oci" || output.errors().contains(path(&file)), "{}", output.errors());
+    }
+    assert_ne!(gateway.cli(&["sandbox", "inspect", "wrong"]).code, 0);
+
+    // Another file in its place is noticed at the next start, and the machine does not get the template of the old one.
+    gateway.cli(&["sandbox", "stop", "box"]).ok();
+    std::fs::copy(&text, &kernel).unwrap();
+    let output = gateway.cli(&["sandbox", "start", "box"]);
+    assert!(output.code != 0 && output.errors().contains("neither a bzImage"), "{}", output.errors());
+    std::fs::copy(&needs.kernel, &kernel).unwrap();
+    gateway.start_sandbox("box");
+    assert_eq!(target.exec("uname -r").ok(), version);
+}
+
+/// Whether KVM runs the kernel was found out by a boot, once, and is said with the reason; what the operator says is not tried.
+#[test]
+fn heavy_a_machine_says_who_runs_its_processor_and_why() {
+    let Some(needs) = Needs::find() else { return };
+    let (target, _image) = start(&needs, "start = \"cold\"");
+    let gateway = target.gateway();
+    let known = gateway.data_dir().join("machines/kvm.json");
+    let look = || {
+        let inspect = gateway.json(&["sandbox", "inspect", "box"]);
+        (inspect["accel"].as_str().unwrap_or_default().to_owned(), inspect["warnings"].to_string())
+    };
+    assert_eq!(target.exec("echo up").ok(), "up");
+    let (accel, warnings) = look();
+    let emulated = "is emulated in software (TCG) and slow: ";
+    assert!(["kvm", "tcg"].contains(&accel.as_str()), "{accel:?}");
+    assert_eq!(warnings.contains(emulated), accel == "tcg", "{accel}: {warnings}");
+    assert!(gateway.cli(&["sandbox", "inspect", "box"]).ok().contains(&format!("accel     {accel}")));
+    let device = Path::new("/dev/kvm").exists();
+    assert_eq!(warnings.contains("there is no /dev/kvm"), !device, "{warnings}");
+    let cpu = target.exec("grep -m 1 'model name' /proc/cpuinfo").ok();
+    assert_eq!(cpu.contains("QEMU Virtual CPU"), accel == "tcg", "{cpu}");
+    if device {
+        let tried = std::fs::metadata(&known).unwrap().modified().unwrap();
+        let log = gateway.data_dir().join("sandboxes").join(machine::id(&target, "box")).join("shim.log");
+        let lines = || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.lines()
+                .filter(|line| {
+                    line.contains("emulated in software: ") || line.contains("KVM runs the kernel")
+                })
+                .count()
+        };
+        assert_eq!(lines(), 1);
+        gateway.cli(&["sandbox", "stop", "box"]).ok();
+        gateway.start_sandbox("box");
+        assert_eq!(look(), (accel, warnings), "the second start sees it in another way");
+        assert_eq!(std::fs::metadata(&known).unwrap().modified().unwrap(), tried, "it was tried again");
+        assert_eq!(lines(), 1);
+    }
+    drop(target);
+
+    let (target, _image) = start(&needs, "accel = \"tcg\"");
+    assert_eq!(target.exec("echo up").ok(), "up");
+    let inspect = target.gateway().json(&["sandbox", "inspect", "box"]);
+    assert_eq!(inspect["accel"], "tcg", "{inspect}");
+    assert!(inspect["warnings"].to_string().contains("[qemu] accel says so"), "{inspect}");
+    assert!(!target.gateway().data_dir().join("machines/kvm.json").exists(), "KVM was tried");
+}

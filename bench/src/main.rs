@@ -2,13 +2,15 @@
 //! turns, and writes `bench/RESULTS.md`. CPU seconds of all server processes are the figure to trust; wall time comes second.
 //!
 //! Environment: `BENCH_QUICK=1` for a short run (the report is then printed and not written), `BENCH_SELFTEST=1` to
-//! measure sshd against sshd, which must give ratios of about 1, `BENCH_ONLY=bulk,connect,exec,echo,memory,start,forward,mux,sftp` for
+//! measure sshd against sshd, which must give ratios of about 1, `BENCH_ONLY=bulk,connect,exec,echo,memory,start,forward,mux,boot,sftp` for
 //! some parts (of `sftp` also `sftp-large,sftp-small,sftp-list,sshfs`), `SANDGATE=PATH` for the binary (default:
 //! `target/release/sandgate`).
 #![forbid(unsafe_code)]
 
 mod account;
+mod boot;
 mod bulk;
+mod docker;
 mod echo;
 mod files;
 mod floor;
@@ -44,6 +46,7 @@ struct Plan {
     sessions: u32,
     terminals: u32,
     starts: u32,
+    boots: u32,
     files: files::Plan,
 }
 
@@ -56,6 +59,7 @@ const FULL: Plan = Plan {
     sessions: 150,
     terminals: 500,
     starts: 20,
+    boots: 5,
     files: files::Plan { mib: 1024, files: 10_000, entries: 100_000, random_reads: 5000, rounds: 3 },
 };
 const QUICK: Plan = Plan {
@@ -67,6 +71,7 @@ const QUICK: Plan = Plan {
     sessions: 20,
     terminals: 20,
     starts: 5,
+    boots: 2,
     files: files::Plan { mib: 256, files: 1000, entries: 10_000, random_reads: 1000, rounds: 1 },
 };
 
@@ -109,6 +114,9 @@ fn main() -> Result<()> {
     let mut report = run(&mut sides, &ground, &plan, &wanted)?;
     if wanted("mux") && !selftest {
         mux::lines(work.path(), &binary, plan.mib, plan.bulk_rounds, plan.keys, &mut report)?;
+    }
+    if wanted("boot") && !selftest {
+        boot::lines(root, work.path(), &binary, plan.boots, &mut report)?;
     }
     for side in &mut sides {
         side.shut_down();

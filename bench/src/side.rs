@@ -109,6 +109,11 @@ impl Side {
         )
     }
 
+    /// More tables of the gateway's configuration, from its next start on.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        self.write("config.toml", &format!("{SANDGATE_CONFIG}{more}"))
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.path(name), text).with_context(|| format!("writing {name}"))
     }
@@ -196,7 +201,8 @@ impl Side {
         }
     }
 
-    fn admin(&self, args: &[&str]) -> Result<String> {
+    /// Runs `sandgate` on this side's data directory, and gives what it printed.
+    pub fn admin(&self, args: &[&str]) -> Result<String> {
         let out = Command::new(&self.binary)
             .arg("--data-dir")
             .arg(self.path("data"))

@@ -77,7 +77,12 @@ fn run(args: Args) -> io::Result<()> {
         let _ = sys::loopback_up();
     }
     let nofile = raise_descriptor_limit();
-    Server::new(Config { grace: args.grace, base, nofile, machine: args.machine }, source, signals)?.run()
+    let config = Config { grace: args.grace, base, nofile, machine: args.machine };
+    let server = Server::new(config, source, signals)?;
+    if args.machine {
+        machine::is_ready();
+    }
+    server.run()
 }
 
 fn open_source(place: &Where) -> io::Result<Source> {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sandgate_driver::{
-    Driver, MachineSettings, OciConfig, OciDriver, Progress, QemuConfig, QemuDriver, SandboxId, SandboxSpec,
-    StartMode,
+    AccelMode, Driver, MachineSettings, OciConfig, OciDriver, Progress, QemuConfig, QemuDriver, SandboxId,
+    SandboxSpec, StartMode,
 };
 use sandgate_guest::{ExecSpec, ExitStatus, Guest, Program, Ready};
 
@@ -68,6 +68,7 @@ async fn serve(mut args: Vec<String>) -> Result<ExitCode, Failure> {
             } else {
                 StartMode::Warm
             },
+            accel: AccelMode::Auto,
         };
         config.ready_timeout = ready.unwrap_or(config.ready_timeout);
         Box::new(QemuDriver::new(config)?)

@@ -37,6 +37,9 @@ pub enum DriverError {
         /// What is wrong, without a final full stop.
         reason: String,
     },
+    /// The kernel that was named for a machine is none, or lacks something that a machine needs.
+    #[error("The machine cannot be made: {0}.")]
+    Kernel(String),
     /// The container or its agent did not come up.
     #[error("The sandbox {id} did not start: {reason}.")]
     StartFailed {

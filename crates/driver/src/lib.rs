@@ -59,7 +59,7 @@ pub use images::{
 };
 pub use oci::{OciConfig, OciDriver};
 pub use progress::{NoProgress, Progress};
-pub use qemu::{MachineSettings, QemuConfig, QemuDriver, StartMode};
+pub use qemu::{AccelMode, Accelerator, MachineSettings, QemuConfig, QemuDriver, StartMode};
 pub use spec::{
     BindMount, DEFAULT_DISK_BYTES, DEFAULT_MEMORY_BYTES, DEFAULT_PIDS, DEFAULT_VM_MEMORY_BYTES, ImageName,
     ImageSource, InvalidSpec, MountAccess, Network, Runtime, SandboxSpec, State, StopCause,

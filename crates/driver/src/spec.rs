@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdoptTarget, External, SandboxId};
+use crate::{Accelerator, AdoptTarget, External, SandboxId};
 
 pub use image::{ImageName, ImageSource};
 
@@ -71,6 +71,10 @@ pub struct SandboxSpec {
     /// Size in bytes of what a virtual machine can write; `None` means [`DEFAULT_DISK_BYTES`]. Other drivers do not limit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// The kernel of a virtual machine, by its absolute path; `None` means the one that the host's operator has chosen. Other drivers
+    /// have no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
     /// Environment of the agent, which every session inherits, after the image's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(String, String)>,
@@ -101,6 +105,7 @@ impl SandboxSpec {
             cpus: None,
             pids: None,
             disk_bytes: None,
+            kernel: None,
             env: Vec::new(),
             mounts: Vec::new(),
             network: Network::default(),
@@ -135,6 +140,9 @@ impl SandboxSpec {
         if self.disk_bytes.is_some_and(|bytes| !(MIN_DISK_BYTES..=MAX_DISK_BYTES).contains(&bytes)) {
             return Err(InvalidSpec::Disk);
         }
+        if let Some(kernel) = self.kernel.as_ref().filter(|path| !is_plain(path)) {
+            return Err(InvalidSpec::Kernel(kernel.display().to_string()));
+        }
         if self.env.len() > MAX_LIST || self.mounts.len() > MAX_LIST {
             return Err(InvalidSpec::TooMany);
         }
@@ -153,6 +161,11 @@ fn is_user_name(name: &str) -> bool {
     let first = |b: u8| b.is_ascii_lowercase() || b == b'_';
     let rest = |b: u8| first(b) || b.is_ascii_digit() || b == b'-';
     name.len() <= 32 && name.bytes().next().is_some_and(first) && name.bytes().all(rest)
+}
+
+/// Whether a path says by itself where it leads, but for links.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
 }
 
 /// Why a specification was refused.
@@ -177,6 +190,9 @@ pub enum InvalidSpec {
     /// Too small or too large a disk.
     #[error("the disk is not between 16 MiB and 16 TiB.")]
     Disk,
+    /// A kernel that could be another file, depending on where somebody stands.
+    #[error("the kernel {0:?} is not an absolute path without \"..\".")]
+    Kernel(String),
     /// More than 256 variables or mounts.
     #[error("there are more than 256 variables or mounts.")]
     TooMany,
@@ -327,10 +343,6 @@ pub struct BindMount {
 impl BindMount {
     fn validate(&self) -> Result<(), InvalidSpec> {
         let refuse = || InvalidSpec::Mount(format!("{}:{}", self.host.display(), self.guest.display()));
-        let plain = |path: &Path| {
-            path.is_absolute()
-                && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
-        };
         // A mount over these would replace what the runtime itself mounts there.
         let reserved = ["proc", "sys", "dev", ".sandgate"];
         let first = self.guest.components().nth(1);
@@ -338,7 +350,7 @@ impl BindMount {
             Some(Component::Normal(name)) => reserved.iter().any(|r| OsStr::new(r) == name),
             _ => true,
         };
-        if plain(&self.host) && plain(&self.guest) && !takes_reserved { Ok(()) } else { Err(refuse()) }
+        if is_plain(&self.host) && is_plain(&self.guest) && !takes_reserved { Ok(()) } else { Err(refuse()) }
     }
 }
 
@@ -413,6 +425,9 @@ pub enum State {
         pid: u32,
         /// When the container was started.
         started_at: SystemTime,
+        /// Who runs the processors of a virtual machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accel: Option<Accelerator>,
         /// What this machine could not give it, one sentence each.
         warnings: Vec<String>,
     },
@@ -528,13 +543,15 @@ mod tests {
 
     #[test]
     fn a_spec_that_could_break_the_bundle_is_refused() {
-        let broken: [fn(&mut SandboxSpec); 8] = [
+        let broken: [fn(&mut SandboxSpec); 10] = [
             |s| s.name = "a\nb".into(),
             |s| s.name = String::new(),
             |s| s.user = Some("root:x".into()),
             |s| s.memory_bytes = Some(1),
             |s| s.cpus = Some(f64::NAN),
             |s| s.pids = Some(1),
+            |s| s.kernel = Some("boot/vmlinuz".into()),
+            |s| s.kernel = Some("/boot/../vmlinuz".into()),
             |s| s.env = vec![("A=B".into(), String::new())],
             |s| s.env = vec![("A".into(), "\0".into())],
         ];

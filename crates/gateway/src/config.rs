@@ -376,6 +376,7 @@ mod tests {
                 program = "/q"
                 vhost_device_vsock = "/v"
                 start = "cold"
+                accel = "tcg"
                 [images]
                 insecure_registries = ["registry.lan:5000"]
                 auth_file = "/etc/docker.json"
@@ -437,6 +438,7 @@ mod tests {
                 qemu: path("/q"),
                 vhost_device_vsock: path("/v"),
                 start: sandgate_driver::StartMode::Cold,
+                accel: sandgate_driver::AccelMode::Tcg,
             }
         );
         assert_eq!(

@@ -6,6 +6,7 @@
 mod start;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub struct NewSandbox {
     /// Size of a virtual machine's disk in bytes.
     #[serde(default)]
     pub disk_bytes: Option<u64>,
+    /// The kernel of a virtual machine, by its absolute path on the gateway's host.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
     /// Environment of every session.
     #[serde(default)]
     pub env: Vec<(String, String)>,
@@ -105,6 +109,7 @@ impl NewSandbox {
             cpus: None,
             pids: None,
             disk_bytes: None,
+            kernel: None,
             env: Vec::new(),
             mounts: Vec::new(),
             network: Network::default(),
@@ -415,6 +420,7 @@ impl Shared {
             cpus: new.cpus,
             pids: new.pids,
             disk_bytes: new.disk_bytes,
+            kernel: new.kernel,
             env: new.env,
             mounts: new.mounts,
             network: new.network,

@@ -93,6 +93,7 @@ mod tests {
             "sandgate serve --data-dir D --ssh-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --config F.toml",
             "sandgate --data-dir D sandbox create box --driver oci --runtime crun --image host --user me --memory 512M \
              --cpus 1 --env A=B --env C=D --mount /a:/b:ro --network none --json",
+            "sandgate sandbox create vm --driver qemu --disk 8G --kernel boot/vmlinuz",
             "sandgate sandbox create box --driver docker --image debian:12 --runtime kata",
             "sandgate sandbox adopt docker:web --name box --user me --permit-open localhost:80 --json",
             "sandgate sandbox adopt docker:com.example.role=web --name box --record all",

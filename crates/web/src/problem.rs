@@ -108,6 +108,7 @@ impl From<SandboxError> for Problem {
                 DriverError::Spec(_)
                 | DriverError::Image { .. }
                 | DriverError::Runtime { .. }
+                | DriverError::Kernel(_)
                 | DriverError::Adopt { .. },
             ) => StatusCode::UNPROCESSABLE_ENTITY,
             SandboxError::Driver(DriverError::Busy(_) | DriverError::NoEngine { .. }) => {

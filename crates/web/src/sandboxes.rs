@@ -162,11 +162,12 @@ pub(crate) async fn remove(
 }
 
 fn view(info: SandboxInfo) -> SandboxView {
-    let (mut pid, mut since, mut warnings, mut reason) = (None, None, Vec::new(), None);
+    let (mut pid, mut since, mut warnings, mut reason, mut accel) = (None, None, Vec::new(), None, None);
     let state = match info.state {
         Ok(Doing::Created) => "created",
         Ok(Doing::Starting) => "starting",
-        Ok(Doing::Running { pid: agent, started_at, warnings: lacks }) => {
+        Ok(Doing::Running { pid: agent, started_at, accel: runs, warnings: lacks }) => {
+            accel = runs.map(|accel| accel.to_string());
             (pid, since, warnings) = (Some(agent).filter(|pid| *pid != 0), date(started_at), lacks);
             "running"
         }
@@ -197,6 +198,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         reason,
         pid,
         since,
+        accel,
         warnings,
         sessions: info.sessions,
         // An engine has a default of its own.
@@ -210,6 +212,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         memory_bytes: spec.memory_bytes,
         cpus: spec.cpus,
         disk_bytes: spec.disk_bytes,
+        kernel: spec.kernel.map(|path| path.display().to_string()),
         mounts: mounts.collect(),
         network: match spec.network {
             Network::None => "none".to_owned(),

@@ -72,6 +72,8 @@ pub(crate) struct CreateSandbox {
     /// Size of a virtual machine's disk in bytes.
     #[schema(minimum = 1)]
     disk_bytes: Option<u64>,
+    /// The kernel of a virtual machine: an absolute path on the gateway's host.
+    kernel: Option<String>,
     /// Environment of every session.
     #[serde(default)]
     env: Vec<Pair>,

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rustix::fs::sync;
 use rustix::system::{RebootCommand, reboot, sethostname};
-use rustix::time::{ClockId, Timespec, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::sys;
 use config::Config;
@@ -39,6 +39,8 @@ const MARK: &str = "sandgate.machine=";
 const MODULES: &str = "/modules";
 /// The host waits for this line before it makes a template.
 const WAITING: &str = "sandgate: waiting for disks";
+/// How a line begins that says when a step was reached; `bench/src/boot.rs` reads them.
+const TIMES: &str = "sandgate: times since the kernel's start:";
 /// Between the reason for a failure and the end, so that the console's last bytes reach the host.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -72,6 +74,11 @@ pub fn boot() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Says when the agent was ready for who connects.
+pub fn is_ready() {
+    println!("{TIMES} agent={}", uptime());
+}
+
 /// Switches the machine off, after the agent has ended its sessions.
 pub fn power_off(result: &io::Result<()>) {
     if let Err(error) = result {
@@ -91,10 +98,12 @@ pub fn set_clock(seconds: u64, nanos: u32) -> io::Result<()> {
 enum Never {}
 
 fn prepare() -> Result<Never, Failed> {
+    let began = uptime();
     root::mount_kernel_files()?;
     let line = fs::read_to_string("/proc/cmdline").map_err(doing("read the command line"))?;
     let mode = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(MARK)).unwrap_or_default();
     load_modules()?;
+    let loaded = uptime();
     if mode == "probe" {
         return Err(Failed("the probe has booted".into()));
     }
@@ -119,7 +128,7 @@ fn prepare() -> Result<Never, Failed> {
         // An image without /etc has nobody to ask for it.
         let _ = fs::write("/etc/machine-id", [id, &b"\n"[..]].concat());
     }
-    println!("sandgate: {} s after the start of the kernel the root file system is ready", uptime());
+    println!("{TIMES} init={began} modules={loaded} root={}", uptime());
     let env =
         config.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
     let error = Command::new("/proc/self/exe")
@@ -146,7 +155,8 @@ fn load_modules() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Seconds since the start of the kernel.
 fn uptime() -> String {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
+    format!("{tv_sec}.{:03}", tv_nsec / 1_000_000)
 }

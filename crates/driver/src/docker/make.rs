@@ -24,6 +24,12 @@ pub(super) fn check(spec: &SandboxSpec) -> Result<&str, InvalidSpec> {
     if spec.external.is_some() {
         return Err(InvalidSpec::Pointless { driver: NAME, what: "a link: it makes its own" });
     }
+    if spec.kernel.is_some() {
+        return Err(InvalidSpec::Pointless {
+            driver: NAME,
+            what: "a kernel: its containers run on the host's",
+        });
+    }
     match &spec.image {
         ImageSource::Named(name) => Ok(name.as_str()),
         ImageSource::Host => Err(InvalidSpec::Missing {
@@ -44,6 +50,7 @@ pub(super) fn check_adopted(spec: &SandboxSpec) -> Result<(), InvalidSpec> {
         (spec.memory_bytes.is_some(), "a memory limit: the container has its own"),
         (spec.cpus.is_some(), "a cpu limit: the container has its own"),
         (spec.pids.is_some(), "a process limit: the container has its own"),
+        (spec.kernel.is_some(), "a kernel: containers run on the host's"),
         (!spec.env.is_empty(), "variables: the container has its own"),
         (!spec.mounts.is_empty(), "mounts: the container has its own"),
         (spec.network != Network::default(), "a network: the container has its own"),

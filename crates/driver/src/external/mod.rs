@@ -283,6 +283,7 @@ fn check(spec: &SandboxSpec) -> Result<(), InvalidSpec> {
         (spec.memory_bytes.is_some(), "a memory limit"),
         (spec.cpus.is_some(), "a cpu limit"),
         (spec.pids.is_some(), "a process limit"),
+        (spec.kernel.is_some(), "a kernel"),
         (!spec.env.is_empty(), "variables: the agent was started by somebody else"),
         (!spec.mounts.is_empty(), "mounts"),
         (spec.network != Network::default(), "a network"),
@@ -359,9 +360,12 @@ impl Driver for ExternalDriver {
         };
         if let ExternalLink::Exec(_) = self.inner.way(&spec)?.link {
             return Ok(match (self.inner.program(id), self.inner.program_end(id)) {
-                (Some(program), _) => {
-                    State::Running { pid: program.pid, started_at: program.started_at, warnings: Vec::new() }
-                }
+                (Some(program), _) => State::Running {
+                    pid: program.pid,
+                    started_at: program.started_at,
+                    accel: None,
+                    warnings: Vec::new(),
+                },
                 // Without either it was the child of an earlier gateway.
                 (None, cause) => {
                     State::Stopped { cause: cause.unwrap_or(StopCause::Lost), at: SystemTime::now() }
@@ -369,7 +373,7 @@ impl Driver for ExternalDriver {
             });
         }
         Ok(match self.probe(id).await {
-            Ok(()) => State::Running { pid: 0, started_at, warnings: Vec::new() },
+            Ok(()) => State::Running { pid: 0, started_at, accel: None, warnings: Vec::new() },
             Err(reason) => State::Stopped { cause: StopCause::Unreachable { reason }, at: SystemTime::now() },
         })
     }

@@ -4,13 +4,15 @@
 //! a directory of the host's, which may change, by what a walk over it sees. Owners are those of the files, literally. Not
 //! compressed: a guest reads faster that way, and /usr is on the host's disk once anyway.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use walkdir::WalkDir;
@@ -38,6 +40,46 @@ const MAX_ENTRIES: u64 = 4_000_000;
 /// How much of what mkfs.erofs says is shown, in bytes from its end.
 const MAX_WORDS: u64 = 400;
 
+/// What the disks of directories that are not ours begin with; the rest is a digest.
+const DIRECTORY: &str = "dir-";
+
+/// Where the disks are.
+pub(crate) fn home(data: &DataDir) -> PathBuf {
+    data.images().join("disks")
+}
+
+/// Removes the disks that were made of directories of the host, but for those that are `needed` and those that were used within `kept`. An archive's disk
+/// goes with what was unpacked of it. The caller has made sure that nobody makes a machine.
+pub(crate) fn sweep(home: &Path, needed: &BTreeSet<OsString>, kept: Duration) -> Result<(), Failure> {
+    let entries = match fs::read_dir(home) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::io("list the disks")(error)),
+    };
+    // Also what an attempt has left that was cut off: a lock, a half-made file, a log.
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let keys: BTreeSet<String> = names
+        .filter(|name| name.starts_with(DIRECTORY))
+        .filter_map(|name| name.split_once('.').map(|(key, _)| key.to_owned()))
+        .collect();
+    for key in keys {
+        let file = |kind: &str| home.join(format!("{key}.{kind}"));
+        let changed = |kind| fs::metadata(file(kind)).and_then(|it| it.modified()).ok();
+        let used = changed("lock").max(changed("erofs"));
+        let is_young = used.is_some_and(|at| at.elapsed().is_ok_and(|age| age < kept));
+        if needed.contains(&OsString::from(format!("{key}.erofs"))) || is_young {
+            continue;
+        }
+        let lock = OpLock::acquire(&file("lock"), Duration::ZERO).map_err(Failure::io("lock a disk"))?;
+        if lock.is_some() {
+            for kind in ["erofs", "new", "log", "lock"] {
+                remove_if_there(&file(kind))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The erofs file of a layer, made where it is missing.
 pub(crate) fn prepare(data: &DataDir, layer: &Layer, report: &mut Report) -> Result<PathBuf, Failure> {
     let unpacked = unpacked_key(data, &layer.source);
@@ -45,18 +87,20 @@ pub(crate) fn prepare(data: &DataDir, layer: &Layer, report: &mut Report) -> Res
         Some(key) => key.clone(),
         None => walk_key(&layer.source)?,
     };
-    let home = data.images().join("disks");
+    let home = home(data);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&home)
         .map_err(Failure::io("make the directory of disks"))?;
     let disk = home.join(format!("{key}.erofs"));
-    let lock =
-        OpLock::acquire(&home.join(format!("{key}.lock")), PATIENCE).map_err(Failure::io("lock the disk"))?;
+    let lock_file = home.join(format!("{key}.lock"));
+    let lock = OpLock::acquire(&lock_file, PATIENCE).map_err(Failure::io("lock the disk"))?;
     let Some(_lock) = lock else {
         return Err(Failure::image("another sandbox has been making its disk for too long"));
     };
+    // For whoever removes those that nobody has used for long.
+    let _ = File::open(&lock_file).and_then(|lock| lock.set_modified(SystemTime::now()));
     if disk.exists() {
         return Ok(disk);
     }
@@ -121,7 +165,7 @@ fn walk_key(source: &Path) -> Result<String, Failure> {
             field(target.as_os_str().as_bytes());
         }
     }
-    Ok(format!("dir-{}", hex(context.finish().as_ref())))
+    Ok(format!("{DIRECTORY}{}", hex(context.finish().as_ref())))
 }
 
 fn build(program: &Path, source: &Path, fresh: &Path, log: &Path) -> Result<(), Failure> {
@@ -194,7 +238,7 @@ fn finish(fresh: &Path, disk: &Path) -> Result<(), Failure> {
 
 fn remove_if_there(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(Failure::io(format!("remove {}", path.display()))(error))
         }
         _ => Ok(()),
@@ -210,6 +254,41 @@ mod tests {
 
     fn layer(source: &Path) -> Layer {
         Layer { source: source.to_owned(), target: String::new(), owner: LayerOwner::Literal }
+    }
+
+    #[test]
+    fn disks_of_directories_go_when_no_machine_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("disks");
+        let day = Duration::from_secs(24 * 3600);
+        sweep(&home, &BTreeSet::new(), day).unwrap();
+        fs::create_dir(&home).unwrap();
+        let make = |name: &str, ago: Duration| {
+            fs::write(home.join(name), "").unwrap();
+            File::open(home.join(name)).unwrap().set_modified(SystemTime::now() - ago).unwrap();
+        };
+        for key in ["dir-used", "dir-old", "dir-locked", "dir-again", "sha256-00"] {
+            make(&format!("{key}.erofs"), 2 * day);
+            make(&format!("{key}.lock"), 2 * day);
+        }
+        // Found there and taken once more an hour ago.
+        make("dir-again.lock", day / 24);
+        make("dir-half.new", 2 * day);
+        make("dir-half.log", 2 * day);
+        let locked = OpLock::acquire(&home.join("dir-locked.lock"), Duration::ZERO).unwrap().unwrap();
+        let needed = BTreeSet::from([OsString::from("dir-used.erofs")]);
+        let left = || {
+            let names = fs::read_dir(&home).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.ends_with(".erofs")).collect::<BTreeSet<_>>()
+        };
+        let names = |keys: &[&str]| keys.iter().map(|key| format!("{key}.erofs")).collect::<BTreeSet<_>>();
+        sweep(&home, &needed, day).unwrap();
+        assert_eq!(left(), names(&["dir-used", "dir-locked", "dir-again", "sha256-00"]));
+        let gone = ["dir-old.lock", "dir-half.new", "dir-half.log", "dir-half.lock"];
+        assert!(gone.iter().all(|name| !home.join(name).exists()));
+        drop(locked);
+        sweep(&home, &needed, Duration::ZERO).unwrap();
+        assert_eq!(left(), names(&["dir-used", "sha256-00"]));
     }
 
     /// One line for each path: type, mode, owner, size or target, content, extended attributes aside.

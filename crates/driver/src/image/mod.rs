@@ -164,7 +164,7 @@ fn unpacked(
 }
 
 /// The SHA-256 of all that is left to read, in hexadecimal.
-fn sha256(reader: &mut impl Read) -> Result<String, Failure> {
+pub(crate) fn sha256(reader: &mut impl Read) -> Result<String, Failure> {
     let mut context = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0u8; 128 << 10];
     loop {

@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use super::ImageError;
 use super::store::{BlobStore, Young};
+use crate::image::disk;
 use crate::shim::message::{Failure, Report};
 use crate::state::{DataDir, read_json};
 
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long removing may take: millions of files.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a disk stays that no machine has: making one of the host's /usr takes a while, and the next machine may want it.
+const KEEP_DISK: Duration = Duration::from_secs(24 * 3600);
 
 /// Why things are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +79,37 @@ pub(crate) fn collect_main(args: &[OsString], report: &mut Report) -> Result<(),
         return Ok(());
     };
     store.sweep_blobs(young).map_err(|error| Failure::other(error.to_string()))?;
-    sweep_roots(&data, &store)
+    sweep_roots(&data, &store)?;
+    sweep_disks(&data, young)
+}
+
+/// Removes the disks of directories that no machine has and that none has used for long, unless somebody makes a sandbox or pulls an image: then
+/// the next removal does it. The files are the gateway's own.
+pub(crate) fn collect_disks(data: &DataDir) -> Result<(), Failure> {
+    let store = BlobStore::new(data.image_store());
+    match store.alone(Duration::ZERO) {
+        Ok(Some(_alone)) => sweep_disks(data, Young::Keep),
+        Ok(None) => Ok(()),
+        // Without a store no machine was made here.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::io("lock the image store")(error)),
+    }
+}
+
+/// The same for whoever has the store alone.
+fn sweep_disks(data: &DataDir, young: Young) -> Result<(), Failure> {
+    let mut needed = BTreeSet::new();
+    for entry in fs::read_dir(data.sandboxes()).map_err(Failure::io("list the sandboxes"))?.flatten() {
+        let path = entry.path().join("disks.json");
+        match read_json::<Vec<PathBuf>>(&path) {
+            Ok(disks) => needed.extend(disks.iter().filter_map(|disk| disk.file_name().map(OsString::from))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // As below.
+            Err(error) => return Err(Failure::io(format!("read {}", path.display()))(error)),
+        }
+    }
+    let kept = if young == Young::Keep { KEEP_DISK } else { Duration::ZERO };
+    disk::sweep(&disk::home(data), &needed, kept)
 }
 
 /// Removes unpacked roots, and the disks made of them, that neither an image of the store nor a sandbox uses.
@@ -163,5 +197,35 @@ mod tests {
         fs::write(sandbox.join("meta.json"), "half").unwrap();
         assert!(sweep_roots(&data, &store).is_err());
         assert!(left("sha256-used"));
+    }
+
+    #[test]
+    fn a_disk_stays_while_a_machine_has_it_or_one_is_being_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let (home, sandbox) = (disk::home(&data), data.sandboxes().join("sb-1"));
+        for dir in [&home, &sandbox, &data.image_store()] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let old = std::time::SystemTime::now() - 2 * KEEP_DISK;
+        for name in ["dir-used.erofs", "dir-unused.erofs"] {
+            fs::write(home.join(name), "").unwrap();
+            fs::File::open(home.join(name)).unwrap().set_modified(old).unwrap();
+        }
+        let left = || ["dir-used.erofs", "dir-unused.erofs"].map(|name| home.join(name).exists());
+        let disks = sandbox.join("disks.json");
+        fs::write(&disks, serde_json::json!([home.join("dir-used.erofs")]).to_string()).unwrap();
+        // Whoever makes a machine, also of the host's directories, has the store in use until its disks are recorded.
+        let making = BlobStore::new(data.image_store()).in_use(Duration::ZERO).unwrap().unwrap();
+        collect_disks(&data).unwrap();
+        assert_eq!(left(), [true, true]);
+        drop(making);
+        collect_disks(&data).unwrap();
+        assert_eq!(left(), [true, false]);
+        fs::write(&disks, "half").unwrap();
+        assert!(sweep_disks(&data, Young::Remove).is_err());
+        fs::remove_file(&disks).unwrap();
+        sweep_disks(&data, Young::Remove).unwrap();
+        assert_eq!(left(), [false, false]);
     }
 }

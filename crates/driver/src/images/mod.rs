@@ -21,7 +21,7 @@ pub use auth::Credentials;
 pub use name::ImageRef;
 pub use pull::Pull;
 
-pub(crate) use collect::collect_main;
+pub(crate) use collect::{collect_disks, collect_main};
 
 use crate::state::DataDir;
 use store::{BlobStore, Entry, EntryPlatform};

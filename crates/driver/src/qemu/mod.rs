@@ -6,6 +6,7 @@
 
 mod dial;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,41 @@ pub struct MachineSettings {
     /// Whether machines are copies of one that has booted before.
     #[serde(default)]
     pub start: StartMode,
+    /// Who is to run machines' processors.
+    #[serde(default)]
+    pub accel: AccelMode,
+}
+
+/// Who is to run machines' processors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccelMode {
+    /// KVM where it runs the kernel, which is tried once; QEMU in software elsewhere.
+    #[default]
+    Auto,
+    /// KVM, without trying. Where that does not work, machines do not start.
+    Kvm,
+    /// QEMU in software.
+    Tcg,
+}
+
+/// Who runs a virtual machine's processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// The host's processor, by the host's kernel.
+    Kvm,
+    /// QEMU in software.
+    Tcg,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
 }
 
 /// How a machine comes up.

@@ -44,11 +44,16 @@ pub(crate) fn image_in_use(target: &Target, spec: &SandboxSpec) -> Result<Option
     if spec.image == ImageSource::Host {
         return Ok(None);
     }
+    store_in_use(target).map(Some)
+}
+
+/// Nothing is removed from the image store, nor from the caches of what was made of images.
+pub(crate) fn store_in_use(target: &Target) -> Result<InUse, Failure> {
     let store = BlobStore::new(target.data.image_store());
     let made = DirBuilder::new().recursive(true).mode(0o700).create(store.root());
     let taken =
         made.and_then(|()| store.in_use(USE_PATIENCE)).map_err(Failure::io("lock the image store"))?;
-    taken.map(Some).ok_or_else(|| Failure::other("the image store is busy: images are being removed from it"))
+    taken.ok_or_else(|| Failure::other("the image store is busy: images are being removed from it"))
 }
 
 /// An upper and a work directory for each overlay. The upper directory's owner and mode are those of the merged directory.

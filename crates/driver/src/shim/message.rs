@@ -30,6 +30,8 @@ pub(crate) enum FailureKind {
     Image,
     Machine,
     Runtime,
+    /// The kernel that the sandbox was to have.
+    Kernel,
     Other,
 }
 

@@ -36,7 +36,8 @@ impl ProcessRef {
     }
 }
 
-fn boot_id() -> String {
+/// Another one after each start of the host.
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 

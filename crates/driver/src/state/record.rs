@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessRef;
-use crate::StopCause;
+use crate::{Accelerator, StopCause};
 
 /// Largest record that is read, in bytes; ours are a few kilobytes.
 const MAX_RECORD: u64 = 1 << 20;
@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// Directories in the cgroup hierarchies to be removed after a crash.
     #[serde(default)]
     pub(crate) cgroups: Vec<PathBuf>,
+    /// Who runs a virtual machine's processors.
+    #[serde(default)]
+    pub(crate) accel: Option<Accelerator>,
     /// What this machine could not give.
     #[serde(default)]
     pub(crate) warnings: Vec<String>,
@@ -46,7 +49,7 @@ pub(crate) enum Phase {
 
 impl Record {
     pub(crate) fn new(phase: Phase) -> Self {
-        Self { phase, shim: None, init: None, cgroups: Vec::new(), warnings: Vec::new() }
+        Self { phase, shim: None, init: None, cgroups: Vec::new(), accel: None, warnings: Vec::new() }
     }
 }
 

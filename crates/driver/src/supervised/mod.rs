@@ -315,6 +315,18 @@ impl Supervised {
         Ok(())
     }
 
+    /// Removes disks that no machine has any more. What cannot be removed now is removed later.
+    async fn collect_disks(&self) {
+        let data = self.inner.data.clone();
+        match tokio::task::spawn_blocking(move || crate::images::collect_disks(&data)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                tracing::warn!(reason = failure.reason, "disks that no machine has could not be removed");
+            }
+            Err(error) => tracing::warn!(%error, "disks that no machine has could not be removed"),
+        }
+    }
+
     async fn start_locked(&self, id: &SandboxId, progress: &dyn Progress) -> Result<(), DriverError> {
         let began = Instant::now();
         let dir = self.existing(id)?;
@@ -404,6 +416,10 @@ impl Driver for Supervised {
             let what = "somebody else's container";
             return Err(InvalidSpec::Pointless { driver: self.name(), what }.into());
         }
+        if spec.kernel.is_some() && matches!(self.inner.kind, Kind::Container) {
+            let what = "a kernel: its containers run on the host's";
+            return Err(InvalidSpec::Pointless { driver: self.name(), what }.into());
+        }
         let id = &spec.id;
         let dir = self.dir(id);
         match DirBuilder::new().mode(0o700).create(dir.root()) {
@@ -450,7 +466,11 @@ impl Driver for Supervised {
             Ok(()) | Err(DriverError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
-        shim::remove(&self.inner, id).await
+        shim::remove(&self.inner, id).await?;
+        if matches!(self.inner.kind, Kind::Machine(_)) {
+            self.collect_disks().await;
+        }
+        Ok(())
     }
 
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError> {
@@ -479,6 +499,7 @@ impl Driver for Supervised {
             Phase::Running { started_at } => State::Running {
                 pid: record.init.and_then(|init| u32::try_from(init.pid).ok()).unwrap_or_default(),
                 started_at,
+                accel: record.accel,
                 warnings: record.warnings,
             },
             Phase::Paused { started_at } => State::Paused { started_at },

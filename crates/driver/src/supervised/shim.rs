@@ -76,6 +76,7 @@ fn failure(dir: &SandboxDir, id: &SandboxId, kind: FailureKind, reason: String) 
             runtime: spec().map(|spec| spec.runtime.to_string()).unwrap_or_default(),
             reason,
         },
+        FailureKind::Kernel => DriverError::Kernel(reason),
         FailureKind::Machine => DriverError::Unsupported(reason),
         FailureKind::Other => DriverError::StartFailed { id: id.clone(), reason },
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandgate_driver::{MachineSettings, StartMode};
+use sandgate_driver::{AccelMode, MachineSettings, StartMode};
 use sandgate_guest::Keepalive;
 use sandgate_policy::{AcceptEnv, RecordMode};
 use serde::Deserialize;
@@ -376,6 +376,7 @@ struct FileQemu {
     program: Option<PathBuf>,
     vhost_device_vsock: Option<PathBuf>,
     start: Option<StartMode>,
+    accel: Option<AccelMode>,
 }
 
 impl FileQemu {
@@ -384,6 +385,7 @@ impl FileQemu {
         settings.qemu = self.program.or(settings.qemu.take());
         settings.vhost_device_vsock = self.vhost_device_vsock.or(settings.vhost_device_vsock.take());
         set(&mut settings.start, self.start);
+        set(&mut settings.accel, self.accel);
     }
 }
 

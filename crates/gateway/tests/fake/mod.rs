@@ -44,8 +44,12 @@ impl Driver for FakeDriver {
         if let Some(reason) = self.refuses.lock().clone() {
             return Err(DriverError::StartFailed { id: id.clone(), reason });
         }
-        let running =
-            State::Running { pid: 1, started_at: SystemTime::now(), warnings: vec!["no limits".into()] };
+        let running = State::Running {
+            pid: 1,
+            started_at: SystemTime::now(),
+            accel: None,
+            warnings: vec!["no limits".into()],
+        };
         self.states.lock().insert(id.clone(), running);
         Ok(())
     }

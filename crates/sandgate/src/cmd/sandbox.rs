@@ -64,6 +64,9 @@ pub struct CreateArgs {
     /// Size of a virtual machine's disk, such as 8G
     #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
     disk: Option<u64>,
+    /// Kernel of a virtual machine, vmlinuz or vmlinux [default: what the gateway's configuration says]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
     /// Variable for every session; may be given several times
     #[arg(long, value_name = "K=V", value_parser = values::variable)]
     env: Vec<(String, String)>,
@@ -209,6 +212,7 @@ async fn create(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
         cpus: args.cpus,
         pids: args.pids,
         disk_bytes: args.disk,
+        kernel: args.kernel.map(resolved).transpose()?,
         env: args.env,
         mounts: args.mount,
         network: args.network,
@@ -238,6 +242,14 @@ fn made(sandbox: &SandboxView, json: bool) -> anyhow::Result<()> {
 
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(path)?)
+}
+
+/// The same file without `..`, whatever is to be put in its place later: a link stays a link.
+fn resolved(path: PathBuf) -> anyhow::Result<PathBuf> {
+    let path = absolute(path)?;
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path) };
+    // Of a directory that is not there the gateway says so.
+    Ok(dir.canonicalize().map_or(path.clone(), |dir| dir.join(name)))
 }
 
 async fn list(client: &Client, args: LsArgs) -> anyhow::Result<()> {
@@ -315,6 +327,8 @@ fn show(sandbox: &SandboxView) {
     more("memory", sandbox.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
     more("cpus", sandbox.cpus.map(|cpus| cpus.to_string()));
     more("disk", sandbox.disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+    more("kernel", sandbox.kernel.clone());
+    more("accel", sandbox.accel.clone());
     more("record", (sandbox.record != RecordMode::Off).then(|| sandbox.record.to_string()));
     lines.extend(sandbox.mounts.iter().map(|mount| ("mount", mount.clone())));
     lines.extend(forward_rules::lines(&sandbox.forward));

@@ -24,6 +24,9 @@ pub struct SandboxView {
     /// When it was started, or when it stopped.
     #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
     pub since: Option<OffsetDateTime>,
+    /// Who runs a virtual machine's processors, while it runs: `kvm`, or `tcg` for QEMU in software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<String>,
     /// What this machine could not give it.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -47,6 +50,9 @@ pub struct SandboxView {
     /// Size of a virtual machine's disk in bytes, if one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+    /// The kernel of a virtual machine, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// Host paths that are shared, as `HOST:GUEST:ro` or `HOST:GUEST:rw`.
     #[serde(default)]
     pub mounts: Vec<String>,

@@ -5,26 +5,26 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
 
 use super::super::find_program;
 use super::super::message::Failure;
-use super::counter;
 use super::jail::Jail;
 use super::kernel::Kernel;
 use super::qmp::Qmp;
 use super::vsock::VHOST_SOCKET;
-use crate::qemu::MachineSettings;
+use super::{accel, counter};
+use crate::qemu::{Accelerator, MachineSettings};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Parameters of the guest's kernel. Without a network and with one tenant there is nobody to mitigate against inside but the tenant
 /// itself; self-tests and audit cost start time alone. After a pause its clock has jumped, which is nothing to complain of.
-const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable cryptomgr.notests selinux=0 audit=0 nokaslr \
+const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests selinux=0 audit=0 nokaslr \
                            random.trust_cpu=off random.trust_bootloader=off i8042.noaux i8042.nokbd pcie_ports=compat \
                            nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 
@@ -83,6 +83,8 @@ pub(super) enum Stage {
         /// In the machine's directory.
         memory: PathBuf,
     },
+    /// It boots as far as our init, to see whether it can; its console is QEMU's standard output.
+    Probe,
     /// It goes on where a saved one has stopped, with this memory.
     Restore {
         /// A copy that is its own.
@@ -95,6 +97,7 @@ pub(super) enum Stage {
 pub(super) struct Plan<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) initramfs: &'a Path,
+    pub(super) accel: Accelerator,
     pub(super) memory: u64,
     pub(super) processors: u32,
     pub(super) stage: Stage,
@@ -106,6 +109,8 @@ pub(super) struct Plan<'a> {
 /// A QEMU that has been started.
 pub(super) struct Started {
     pub(super) child: Child,
+    /// When it was.
+    pub(super) at: SystemTime,
     pub(super) qmp: Qmp,
     /// Our end of the serial port: what the machine prints.
     pub(super) console: OwnedFd,
@@ -125,21 +130,45 @@ pub(super) fn find(settings: &MachineSettings) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Starts it. `jail` says everything but the program and its files.
-pub(super) fn start(plan: &Plan<'_>, mut jail: Jail, program: PathBuf) -> Result<Started, Failure> {
-    let (console, theirs) = UnixStream::pair().map_err(Failure::io("make a console"))?;
+/// Which program it is: the same text for the same version in the same place.
+pub(super) fn identity(qemu: &Path) -> Result<String, Failure> {
+    let program = fs::metadata(qemu).map_err(Failure::io("look at QEMU"))?;
+    let changed = program.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Ok(format!("{} {} {}", qemu.display(), program.len(), changed.unwrap_or_default().as_nanos()))
+}
+
+/// The command that becomes it. `jail` says everything but the program and its files.
+pub(super) fn command(plan: &Plan<'_>, jail: Jail, program: PathBuf) -> Result<Command, Failure> {
+    command_with(plan, jail, program, Console::Output)
+}
+
+fn command_with(
+    plan: &Plan<'_>,
+    mut jail: Jail,
+    program: PathBuf,
+    console: Console,
+) -> Result<Command, Failure> {
     jail.program = program;
     jail.reads.extend([plan.kernel.image.clone(), plan.initramfs.to_owned()]);
     jail.reads.extend(plan.reads.iter().map(|(_, path)| path.clone()));
     jail.writes.extend(plan.writes.iter().map(|(_, path)| path.clone()));
+    if plan.accel == Accelerator::Kvm {
+        jail.devices.push(PathBuf::from(accel::DEVICE));
+    }
+    jail.args = arguments(plan, console);
+    jail.command()
+}
+
+/// Starts it with a control channel.
+pub(super) fn start(plan: &Plan<'_>, jail: Jail, program: PathBuf) -> Result<Started, Failure> {
+    let (console, theirs) = UnixStream::pair().map_err(Failure::io("make a console"))?;
     let (state, their_state) = UnixStream::pair().map_err(Failure::io("make a channel for the state"))?;
-    jail.args = arguments(plan, theirs.as_raw_fd());
     // What QEMU inherits beside its standard descriptors.
     for fd in [&theirs, &their_state] {
         fcntl_setfd(fd, FdFlags::empty()).map_err(Failure::io("hand over a descriptor"))?;
     }
-    let mut child = jail
-        .command()?
+    let at = SystemTime::now();
+    let mut child = command_with(plan, jail, program, Console::Socket(theirs.as_raw_fd()))?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -151,7 +180,7 @@ pub(super) fn start(plan: &Plan<'_>, mut jail: Jail, program: PathBuf) -> Result
         .ok_or_else(|| Failure::other("QEMU has no control channel"))
         .and_then(|(input, output)| Qmp::new(input, output));
     match greeted {
-        Ok(qmp) => Ok(Started { child, qmp, console: console.into(), state, state_fd }),
+        Ok(qmp) => Ok(Started { child, at, qmp, console: console.into(), state, state_fd }),
         Err(failure) => {
             let _ = child.kill();
             let status = child.wait().map_err(Failure::io("wait for QEMU"))?;
@@ -163,11 +192,28 @@ pub(super) fn start(plan: &Plan<'_>, mut jail: Jail, program: PathBuf) -> Result
     }
 }
 
-fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
+/// Where a machine prints.
+#[derive(Debug, Clone, Copy)]
+enum Console {
+    /// To an inherited socket of this number; QEMU's standard input and output are its control channel.
+    Socket(i32),
+    /// To QEMU's standard output; nothing controls it.
+    Output,
+}
+
+fn arguments(plan: &Plan<'_>, console: Console) -> Vec<String> {
     let mebibytes = plan.memory >> 20;
-    let pcie = if matches!(plan.stage, Stage::Boot) { "off" } else { "on" };
+    let pcie = if matches!(plan.stage, Stage::Boot | Stage::Probe) { "off" } else { "on" };
+    let (accel, processor) = match plan.accel {
+        Accelerator::Kvm => ("kvm".to_owned(), "host"),
+        Accelerator::Tcg => (format!("tcg,tb-size={TRANSLATED}"), "qemu64"),
+    };
+    let (console, control): (_, &[&str]) = match console {
+        Console::Socket(fd) => (format!("socket,id=console,fd={fd}"), &["-qmp", "stdio"]),
+        Console::Output => ("stdio,id=console,signal=off".to_owned(), &[]),
+    };
     let memory = match &plan.stage {
-        Stage::Boot => format!("memory-backend-memfd,id=memory,size={mebibytes}M,share=on"),
+        Stage::Boot | Stage::Probe => format!("memory-backend-memfd,id=memory,size={mebibytes}M,share=on"),
         // As JSON, whose strings may hold commas.
         Stage::Save { memory } | Stage::Restore { memory } => json!({
             "qom-type": "memory-backend-file", "id": "memory", "size": plan.memory >> 20 << 20, "mem-path": memory, "share": true,
@@ -179,9 +225,9 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
         // With a second interrupt controller, which QEMU adds by itself, a restored machine gets no interrupts.
         &format!("microvm,acpi=on,pcie={pcie},ioapic2=off,pit=off,pic=off,rtc=off,memory-backend=memory"),
         "-accel",
-        &format!("tcg,tb-size={TRANSLATED}"),
+        &accel,
         "-cpu",
-        "qemu64",
+        processor,
         "-smp",
         &plan.processors.to_string(),
         "-m",
@@ -204,15 +250,14 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
         "-append",
         &kernel_line(plan),
         "-chardev",
-        &format!("socket,id=console,fd={console}"),
+        &console,
         "-serial",
         "chardev:console",
-        "-qmp",
-        "stdio",
     ]
     .map(str::to_owned)
     .to_vec();
     let mut add = |list: &[&str]| args.extend(list.iter().map(|&word| word.to_owned()));
+    add(control);
     let vsock = format!("socket,id=vsock,path={VHOST_SOCKET}");
     match plan.stage {
         Stage::Boot => add(&[
@@ -221,6 +266,7 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
             "-device",
             "vhost-user-vsock-device,id=vsock0,bus=virtio-mmio-bus.7,chardev=vsock",
         ]),
+        Stage::Probe => {}
         Stage::Save { .. } => add(&["-device", VSOCK_PORT]),
         Stage::Restore { .. } => add(&["-device", VSOCK_PORT, "-chardev", &vsock, "-incoming", "defer"]),
     }
@@ -247,8 +293,17 @@ fn arguments(plan: &Plan<'_>, console: i32) -> Vec<String> {
 
 /// What the kernel is told.
 pub(super) fn kernel_line(plan: &Plan<'_>) -> String {
-    let mode = if matches!(plan.stage, Stage::Boot) { "run" } else { "template" };
+    let mode = match plan.stage {
+        Stage::Boot => "run",
+        Stage::Probe => "probe",
+        Stage::Save { .. } | Stage::Restore { .. } => "template",
+    };
     let mut line = format!("{KERNEL_LINE} sandgate.machine={mode}");
+    if plan.accel == Accelerator::Kvm {
+        // Which has a clock of its own for it.
+        return line;
+    }
+    line.push_str(" tsc=reliable");
     if let Some(khz) = counter::khz() {
         // Without a timer to measure it by, the emulated machine would wait for one for ever.
         line.push_str(&format!(" tsc_early_khz={khz}"));
@@ -312,5 +367,66 @@ impl Started {
             }
             std::thread::sleep(how.pause);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan<'a>(kernel: &'a Kernel, accel: Accelerator, stage: Stage) -> Plan<'a> {
+        Plan {
+            kernel,
+            initramfs: Path::new("/m/00.initramfs"),
+            accel,
+            memory: 256 << 20,
+            processors: 2,
+            stage,
+            reads: vec![("layer0".into(), "/disks/a,b.erofs".into())],
+            writes: vec![("data".into(), "/data.img".into())],
+        }
+    }
+
+    /// What follows a word.
+    fn value<'a>(args: &'a [String], word: &str) -> &'a str {
+        let at = args.iter().position(|arg| arg == word).unwrap();
+        &args[at + 1]
+    }
+
+    #[test]
+    fn an_emulated_machine_is_told_how_fast_its_processor_is() {
+        let kernel = Kernel::with_modules(Path::new("/k"));
+        let args = arguments(&plan(&kernel, Accelerator::Tcg, Stage::Boot), Console::Socket(7));
+        assert_eq!((value(&args, "-accel"), value(&args, "-cpu")), ("tcg,tb-size=128", "qemu64"));
+        assert_eq!((value(&args, "-kernel"), value(&args, "-initrd")), ("/k/vmlinuz", "/m/00.initramfs"));
+        assert_eq!((value(&args, "-smp"), value(&args, "-m")), ("2", "256"));
+        assert_eq!((value(&args, "-chardev"), value(&args, "-qmp")), ("socket,id=console,fd=7", "stdio"));
+        let line = value(&args, "-append");
+        assert!(line.contains("sandgate.machine=run") && line.contains("tsc=reliable"), "{line}");
+        assert_eq!(line.contains("tsc_early_khz="), counter::khz().is_some());
+        assert!(args.iter().any(|arg| arg.contains("vhost-user-vsock-device")));
+        assert!(args.iter().any(|arg| arg.contains(r#""filename":"/disks/a,b.erofs""#)));
+    }
+
+    #[test]
+    fn a_machine_of_kvm_has_the_host_s_processor_and_its_clock() {
+        let kernel = Kernel::with_modules(Path::new("/k"));
+        for stage in [Stage::Boot, Stage::Save { memory: "/memory".into() }, Stage::Probe] {
+            let args = arguments(&plan(&kernel, Accelerator::Kvm, stage), Console::Socket(7));
+            assert_eq!((value(&args, "-accel"), value(&args, "-cpu")), ("kvm", "host"));
+            assert!(!value(&args, "-append").contains("tsc"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_machine_that_tries_kvm_has_a_console_and_nothing_else() {
+        let kernel = Kernel::with_modules(Path::new("/k"));
+        let probe =
+            Plan { reads: Vec::new(), writes: Vec::new(), ..plan(&kernel, Accelerator::Kvm, Stage::Probe) };
+        let args = arguments(&probe, Console::Output);
+        assert!(value(&args, "-append").contains("sandgate.machine=probe"));
+        assert_eq!(value(&args, "-chardev"), "stdio,id=console,signal=off");
+        let others = ["-device", "-blockdev", "-qmp"];
+        assert!(!args.iter().any(|arg| others.contains(&arg.as_str())), "{args:?}");
     }
 }

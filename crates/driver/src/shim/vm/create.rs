@@ -1,9 +1,10 @@
 //! `shim vm-create`: user, image and disks of a new virtual machine.
 
-use super::super::create::image_in_use;
+use super::super::create::store_in_use;
 use super::super::message::{Failure, Report};
 use super::super::{Target, identity};
-use super::disks;
+use super::kernel::{self, Choice};
+use super::{disks, modules};
 use crate::image;
 use crate::state::{Identity, ImageMeta, Meta, read_json, write_json};
 use crate::{ImageSource, SandboxSpec};
@@ -14,6 +15,10 @@ const INSIDE: Identity = Identity::Inherited { size: 65_536 };
 /// Makes everything that the machine keeps until it is removed.
 pub(crate) fn create(target: &Target, report: &mut Report) -> Result<(), Failure> {
     let spec: SandboxSpec = read_json(&target.dir.spec()).map_err(Failure::io("read the specification"))?;
+    if let Some(path) = &spec.kernel {
+        // Now, while somebody is there who can do something about it.
+        modules::collect(&kernel::find(&target.data, Choice::Sandbox(path))?)?;
+    }
     // The first of its ids is the user that QEMU runs as. Recorded at once, so that nobody else gets it.
     let identity = identity::decide(&target.data, report, |identity, _| {
         let meta = Meta { identity: identity.clone(), image: ImageMeta::default(), warnings: Vec::new() };
@@ -21,8 +26,8 @@ pub(crate) fn create(target: &Target, report: &mut Report) -> Result<(), Failure
         Ok(identity)
     })?;
     rustix::process::umask(rustix::fs::Mode::empty());
-    // Until what is used is recorded.
-    let _in_use = image_in_use(target, &spec)?;
+    // Until what is used is recorded. The host's own directories become disks too.
+    let _in_use = store_in_use(target)?;
     let image = match &spec.image {
         ImageSource::Host => image::host::prepare(target, &spec, &INSIDE, report)?,
         ImageSource::Path(path) => image::prepare(&target.data, path, report)?,

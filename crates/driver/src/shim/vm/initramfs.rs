@@ -1,7 +1,6 @@
 //! The initramfs: the agent as `/init`, the modules, and for templates a table of the machine's empty slots.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use aws_lc_rs::digest;
 
 use super::super::message::{Failure, Report};
 use super::kernel::Kernel;
+use super::machines;
 use super::modules::{self, Module};
 use super::slots;
 use crate::image::hex;
@@ -16,7 +16,7 @@ use crate::state::DataDir;
 use crate::state::lock::OpLock;
 
 /// Mixed into the names of cached files; to be changed with what is written here.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// How long to wait for another machine that makes the same file.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Modes of what is in the archive.
@@ -42,17 +42,12 @@ pub(super) fn prepare(
     purpose: Use,
     report: &mut Report,
 ) -> Result<PathBuf, Failure> {
-    let home = data.machines();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(&home)
-        .map_err(Failure::io("make the directory of machines"))?;
+    let home = machines(data)?;
     let suffix = match purpose {
         Use::Boot => "initramfs",
         Use::Template => "template-initramfs",
     };
-    let path = home.join(format!("{}.{suffix}", key(kernel, agent)?));
+    let path = home.join(format!("{}.{suffix}", key(kernel, agent)));
     if path.exists() {
         return Ok(path);
     }
@@ -75,21 +70,13 @@ pub(super) fn prepare(
     Ok(path)
 }
 
-/// The same for the same kernel and agent. The agent's path holds its digest.
-fn key(kernel: &Kernel, agent: &Path) -> Result<String, Failure> {
-    let meta = fs::metadata(&kernel.image).map_err(Failure::io("look at the kernel"))?;
-    let changed =
-        meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
-    let text = format!(
-        "{FORMAT} {} {} {} {} {}",
-        kernel.image.display(),
-        kernel.version,
-        meta.len(),
-        changed.as_nanos(),
-        agent.display()
-    );
+/// The same for the same kernel, modules and agent. The agent's path holds its digest.
+fn key(kernel: &Kernel, agent: &Path) -> String {
+    let modules = kernel.modules.as_deref().unwrap_or(Path::new(""));
+    let text =
+        format!("{FORMAT} {} {} {} {}", kernel.digest, kernel.version, modules.display(), agent.display());
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    Ok(hex(hash.as_ref().get(..16).unwrap_or_default()))
+    hex(hash.as_ref().get(..16).unwrap_or_default())
 }
 
 fn pack(program: &[u8], modules: &[Module]) -> Vec<u8> {
@@ -143,6 +130,22 @@ impl Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_kernel_has_another_archive_wherever_it_lies() {
+        let kernel = Kernel::with_modules(Path::new("/m"));
+        let agent = Path::new("/agents/00/sandgate-agent");
+        let same = Kernel { image: "/elsewhere/vmlinuz".into(), ..kernel.clone() };
+        assert_eq!(key(&kernel, agent), key(&same, agent));
+        for other in [
+            Kernel { digest: "01".into(), ..kernel.clone() },
+            Kernel { version: "6.2".into(), ..kernel.clone() },
+            Kernel { modules: None, ..kernel.clone() },
+        ] {
+            assert_ne!(key(&kernel, agent), key(&other, agent), "{other:?}");
+        }
+        assert_ne!(key(&kernel, agent), key(&kernel, Path::new("/agents/01/sandgate-agent")));
+    }
 
     #[test]
     fn entries_are_aligned_and_the_archive_ends() {

@@ -5,18 +5,19 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
-use rustix::process::{Signal, pivot_root, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, pivot_root, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_no_new_privs};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub(super) struct Jail {
     pub(super) reads: Vec<PathBuf>,
     /// Files and devices that it writes.
     pub(super) writes: Vec<PathBuf>,
+    /// Devices of the host that it uses.
+    pub(super) devices: Vec<PathBuf>,
     /// Where it begins; its files have names relative to it.
     pub(super) directory: PathBuf,
     /// Memory that is its own and vanishes with it.
@@ -103,6 +106,9 @@ pub(crate) fn jail_main(args: &[OsString]) -> Result<(), Failure> {
             set_capabilities_secure_bits(plain).map_err(Failure::io("give up root's rights"))?;
         }
     }
+    // The memory of QEMU is the guest's.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(Failure::io("give up core files"))?;
     set_no_new_privs(true).map_err(Failure::io("give up new rights"))?;
     // Forgotten by the kernel when the user changed.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::io("follow the shim"))?;
@@ -139,6 +145,9 @@ fn enter(jail: &Jail, more: CloneFlags) -> Result<(), Failure> {
     show.bind(&jail.directory, Access::Write)?;
     for path in &jail.writes {
         show.bind(path, Access::Write)?;
+    }
+    for path in &jail.devices {
+        show.device(path, jail.user)?;
     }
     if let Some(memory) = &jail.memory {
         copy_memory(memory, &show, jail.user)?;
@@ -203,6 +212,29 @@ impl Show<'_> {
         Ok(())
     }
 
+    /// A device. A user who is nobody outside gets it as his own, whoever may use it there.
+    fn device(&self, path: &Path, user: Option<u32>) -> Result<(), Failure> {
+        let Some(user) = user else { return self.bind(path, Access::Write) };
+        self.make_dir(self.place(path).parent().unwrap_or(self.root))?;
+        self.own_device(path, user).map_err(Failure::io(format!("make the jail's {}", path.display())))
+    }
+
+    fn own_device(&self, path: &Path, user: u32) -> std::io::Result<()> {
+        let number = fs::metadata(path)?.rdev();
+        // The new root itself takes no devices.
+        let makings = self.root.join(".devices");
+        fs::create_dir(&makings)?;
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount("tmpfs", &makings, "tmpfs", flags, Some(c"mode=0755,size=64k"))?;
+        let node = makings.join("node");
+        mknodat(CWD, &node, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, number)?;
+        chown(&node, Some(user), Some(user))?;
+        let place = self.place(path);
+        File::create(&place)?;
+        mount_bind_recursive(&node, &place)?;
+        Ok(unmount(&makings, UnmountFlags::DETACH)?)
+    }
+
     fn place(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -228,7 +260,7 @@ fn copy_memory(memory: &Memory, show: &Show<'_>, user: Option<u32>) -> Result<()
     let copy = place.join(name);
     super::template::compact(&memory.copy_of, &copy).map_err(Failure::io("copy the memory"))?;
     for path in [&place, &copy] {
-        std::os::unix::fs::chown(path, user, user).map_err(Failure::io("give the memory away"))?;
+        chown(path, user, user).map_err(Failure::io("give the memory away"))?;
     }
     Ok(())
 }

@@ -16,9 +16,17 @@ use super::kernel::Kernel;
 use crate::image::compression::decompress;
 
 /// What machines need, as far as the kernel has it as modules: slots, disks, vsock, the file systems of layers, and the bus that a copy's vsock
-/// device is plugged into.
-const WANTED: [&str; 6] =
-    ["virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport", "overlay", "erofs", "virtio_pci"];
+/// device is plugged into. Each with its name in a kernel's configuration.
+const WANTED: [(&str, &str); 6] = [
+    ("virtio_mmio", "CONFIG_VIRTIO_MMIO"),
+    ("virtio_blk", "CONFIG_VIRTIO_BLK"),
+    ("vmw_vsock_virtio_transport", "CONFIG_VIRTIO_VSOCKETS"),
+    ("overlay", "CONFIG_OVERLAY_FS"),
+    ("erofs", "CONFIG_EROFS_FS"),
+    ("virtio_pci", "CONFIG_VIRTIO_PCI"),
+];
+/// Largest list of modules or configuration that is read, in bytes.
+const MAX_LIST: u64 = 4 << 20;
 /// Largest module in bytes; the largest of these has some hundred thousand.
 const MAX_MODULE: u64 = 16 << 20;
 /// Most memory for the dictionary of a module that is compressed with xz, in KiB; the kernel's own build takes 2 MiB for it.
@@ -36,39 +44,77 @@ pub(super) struct Module {
 /// Each module after those that it needs.
 pub(super) fn collect(kernel: &Kernel) -> Result<Vec<Module>, Failure> {
     let mut files = BTreeMap::new();
-    for entry in WalkDir::new(kernel.modules.join("kernel")).into_iter().flatten() {
-        if let Some(name) = module_name(entry.path()) {
-            files.insert(name, entry.into_path());
+    if let Some(dir) = &kernel.modules {
+        for entry in WalkDir::new(dir.join("kernel")).into_iter().flatten() {
+            if let Some(name) = module_name(entry.path()) {
+                files.insert(name, entry.into_path());
+            }
         }
     }
-    let built_in = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
-    let built_in: BTreeSet<String> =
-        built_in.lines().filter_map(|line| module_name(Path::new(line))).collect();
-    let mut collector = Collector { files, built_in, done: BTreeSet::new(), list: Vec::new() };
-    for name in WANTED {
+    let built_in = built_in(kernel);
+    let mut collector =
+        Collector { kernel, files, built_in, done: BTreeSet::new(), list: Vec::new(), missing: Vec::new() };
+    for (name, _) in WANTED {
         collector.add(name, 0)?;
     }
-    Ok(collector.list)
+    if collector.missing.is_empty() { Ok(collector.list) } else { Err(lacks(kernel, &collector.missing)) }
 }
 
-struct Collector {
+/// What is part of the kernel itself: as its modules' directory says, or its configuration where there is no such directory.
+fn built_in(kernel: &Kernel) -> BTreeSet<String> {
+    if let Some(dir) = &kernel.modules {
+        let text = text(&dir.join("modules.builtin"));
+        return text.lines().filter_map(|line| module_name(Path::new(line))).collect();
+    }
+    let config = text(&kernel.config());
+    let is_set = |option: &str| config.lines().any(|line| line.strip_prefix(option) == Some("=y"));
+    WANTED.iter().filter(|(_, option)| is_set(option)).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn lacks(kernel: &Kernel, missing: &[String]) -> Failure {
+    let names = missing.join(", ");
+    let version = &kernel.version;
+    match &kernel.modules {
+        Some(dir) => {
+            kernel.failure(format_args!("{names}: neither modules in {} nor built in", dir.display()))
+        }
+        None => {
+            let places = kernel.places().map(|place| place.display().to_string()).join(", ");
+            kernel.failure(format_args!(
+                "there are no modules for {version} (looked for {places}), and {} does not say that it has {names} built in",
+                kernel.config().display()
+            ))
+        }
+    }
+}
+
+/// A small file, empty where it cannot be read.
+fn text(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let _ = fs::File::open(path).and_then(|file| file.take(MAX_LIST).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+struct Collector<'a> {
+    kernel: &'a Kernel,
     files: BTreeMap<String, PathBuf>,
     built_in: BTreeSet<String>,
     done: BTreeSet<String>,
     list: Vec<Module>,
+    missing: Vec<String>,
 }
 
-impl Collector {
+impl Collector<'_> {
     fn add(&mut self, name: &str, depth: usize) -> Result<(), Failure> {
         if self.built_in.contains(name) || !self.done.insert(name.to_owned()) {
             return Ok(());
         }
-        let path = self
-            .files
-            .get(name)
-            .ok_or_else(|| Failure::machine(format!("the kernel has no module {name}")))?;
+        let Some(path) = self.files.get(name) else {
+            self.missing.push(name.to_owned());
+            return Ok(());
+        };
         if depth > MAX_DEPTH {
-            return Err(Failure::machine(format!("the module {name} needs too many others")));
+            return Err(self.kernel.failure(format_args!("its module {name} needs too many others")));
         }
         let bytes = read(path)?;
         for needed in depends(&bytes) {
@@ -142,7 +188,7 @@ mod tests {
                 .unwrap();
         }
         fs::write(dir.path().join("modules.builtin"), "kernel/drivers/virtio/virtio_pci.ko\n").unwrap();
-        let found = Kernel { image: PathBuf::new(), version: String::new(), modules: dir.path().to_owned() };
+        let found = Kernel::with_modules(dir.path());
         let names: Vec<String> = collect(&found).unwrap().into_iter().map(|module| module.name).collect();
         assert_eq!(
             names,
@@ -157,8 +203,31 @@ mod tests {
                 "erofs"
             ]
         );
-        fs::remove_file(kernel.join("vsock.ko")).unwrap();
-        assert!(collect(&found).unwrap_err().reason.contains("vsock"));
+        for name in ["vsock.ko", "overlay.ko"] {
+            fs::remove_file(kernel.join(name)).unwrap();
+        }
+        let reason = collect(&found).unwrap_err().reason;
+        assert!(reason.contains("vsock, overlay: neither modules in"), "{reason}");
+    }
+
+    #[test]
+    fn a_kernel_without_modules_says_what_is_built_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = Kernel { modules: None, ..Kernel::with_modules(dir.path()) };
+        let reason = collect(&kernel).unwrap_err().reason;
+        assert!(
+            reason.contains("/lib/modules/6.1") && reason.contains("virtio_mmio, virtio_blk"),
+            "{reason}"
+        );
+        let mut config = String::from("# CONFIG_VIRTIO_MMIO is not set\n");
+        for (_, option) in WANTED.iter().filter(|(name, _)| *name != "erofs") {
+            config.push_str(&format!("{option}=y\n"));
+        }
+        fs::write(kernel.config(), format!("{config}CONFIG_EROFS_FS=m\n")).unwrap();
+        let reason = collect(&kernel).unwrap_err().reason;
+        assert!(reason.contains("erofs") && !reason.contains("overlay"), "{reason}");
+        fs::write(kernel.config(), format!("{config}CONFIG_EROFS_FS=y\n")).unwrap();
+        assert!(collect(&kernel).unwrap().is_empty());
     }
 
     /// The same module, compressed with `xz --check=crc32` and with `zstd`.

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use rustix::stdio::dup2_stdout;
 
@@ -12,12 +12,14 @@ use super::super::message::{Failure, Report};
 use super::super::run::{block_signals, listen};
 use super::super::supervise::{Ending, Supervisor};
 use super::super::{Target, cgroup, userns_is_initial};
+use super::accel::{self, Ground};
 use super::boot::{self, Plan, Stage, Started};
 use super::jail::{Jail, Memory};
+use super::kernel::{self, Choice};
 use super::limits::{self, Wanted};
 use super::machine::Machine;
 use super::watch::DeviceWatch;
-use super::{disks, initramfs, kernel, template, vsock};
+use super::{disks, initramfs, template, vsock};
 use crate::qemu::{MachineSettings, StartMode};
 use crate::state::lock::RunLock;
 use crate::state::process::ProcessRef;
@@ -25,7 +27,7 @@ use crate::state::{Identity, Meta, Phase, Record, VSOCK_SOCKET, read_json, write
 use crate::{DEFAULT_VM_MEMORY_BYTES, SandboxSpec, StopCause};
 
 /// Smallest memory in bytes that the kernel boots in.
-const MIN_MEMORY: u64 = 128 << 20;
+pub(super) const MIN_MEMORY: u64 = 128 << 20;
 /// Most processors of a machine.
 const MAX_PROCESSORS: u32 = 64;
 
@@ -93,7 +95,7 @@ fn clean(target: &Target, record: &Record) {
 }
 
 fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Supervisor, Failure> {
-    let began = Instant::now();
+    let began = SystemTime::now();
     let save =
         |record: &Record| write_json(&target.dir.state(), record).map_err(Failure::io("record the state"));
     save(record)?;
@@ -105,7 +107,8 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         read_json(&target.dir.machine()).map_err(Failure::io("read the settings"))?;
     let qemu = boot::find(&settings)?;
     let device = vsock::find(&settings)?;
-    let kernel = kernel::find(settings.kernel.as_deref())?;
+    let chosen = spec.kernel.as_deref().map_or(Choice::Host(settings.kernel.as_deref()), Choice::Sandbox);
+    let kernel = kernel::find(&target.data, chosen)?;
 
     let memory = spec.memory_bytes.unwrap_or(DEFAULT_VM_MEMORY_BYTES);
     if memory < MIN_MEMORY {
@@ -144,6 +147,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         root,
         reads: Vec::new(),
         writes: Vec::new(),
+        devices: Vec::new(),
         directory,
         memory: None,
         user,
@@ -151,13 +155,20 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         program: PathBuf::new(),
         args: Vec::new(),
     };
-    report.warn("The machine's processor is emulated in software (TCG) and slow.");
+    let ground =
+        Ground { data: &target.data, kernel: &kernel, agent: &target.agent, qemu: &qemu, jail: &jail };
+    let verdict = accel::decide(settings.accel, &ground, report)?;
+    if let Some(warning) = verdict.warning() {
+        report.warn(warning);
+    }
+    record.accel = Some(verdict.accelerator());
     let mut reads: Vec<(String, PathBuf)> =
         layers.into_iter().enumerate().map(|(n, path)| (format!("layer{n}"), path)).collect();
     reads.push(("config".into(), config));
     let plan = Plan {
         kernel: &kernel,
         initramfs: Path::new(""),
+        accel: verdict.accelerator(),
         memory,
         processors: processors(spec.cpus),
         stage: Stage::Boot,
@@ -182,6 +193,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         Some(running) => running,
         None => parts.boot(report)?,
     };
+    let (executed, up) = (started.at, SystemTime::now());
     let log_file = File::options()
         .create(true)
         .write(true)
@@ -208,7 +220,8 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
         supervisor.kill();
         return Err(failure);
     }
-    eprintln!("QEMU runs {:?} after the start of the shim", began.elapsed());
+    // Read by bench/src/boot.rs.
+    eprintln!("times: shim={} exec={} up={}", seconds(began), seconds(executed), seconds(up));
     Ok(supervisor)
 }
 
@@ -300,6 +313,12 @@ impl Parts<'_> {
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// A time for the log, in seconds since 1970.
+fn seconds(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}", since.as_secs(), since.subsec_millis())
 }
 
 /// Whole processors that hold so many.

@@ -24,7 +24,7 @@ use crate::state::DataDir;
 use crate::state::lock::OpLock;
 
 /// Mixed into the names of templates; to be changed with what is saved.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 /// How many templates are kept, each as large as what a kernel and an agent write into memory: kinds of machines that one host starts in turns.
 const KEPT: usize = 8;
 /// What the machine prints when it waits for its disks (`crates/agent/src/machine/mod.rs`).
@@ -159,20 +159,13 @@ fn prune(machines: &Path, own: &Path) {
     }
 }
 
-/// The same for machines that may be copies of the same one.
+/// The same for machines that may be copies of the same one. The initramfs stands for the kernel and the agent.
 fn key(plan: &Plan<'_>, qemu: &Path) -> Result<String, Failure> {
-    let program = fs::metadata(qemu).map_err(Failure::io("look at QEMU"))?;
-    let changed = program
-        .modified()
-        .ok()
-        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-        .unwrap_or_default();
     let text = format!(
-        "{FORMAT} {} {} {} {} {} {} {}",
-        qemu.display(),
-        program.len(),
-        changed.as_nanos(),
+        "{FORMAT} {} {} {} {} {} {}",
+        boot::identity(qemu)?,
         plan.initramfs.display(),
+        plan.accel,
         // As much of it as QEMU is told.
         plan.memory >> 20,
         plan.processors,
