@@ -285,7 +285,7 @@ fn more_than_five_gib_come_in() {
     let mut answers = Vec::new();
     let (status, log) = run("scp -t /big", &disk, client, &mut answers);
     assert_eq!((status, &answers[..]), (Status::Done, &[0; 3][..]));
-    assert_eq!(log, ["opened 0 /big".to_owned(), format!("wrote {SIZE} /big")]);
+    assert_eq!(log, ["opened 0 /big".to_owned(), format!("wrote {SIZE} /big {SIZE}")]);
     let state = disk.0.lock().unwrap();
     assert_eq!((state.seen.at, state.size), (SIZE, Some(SIZE)));
 }
