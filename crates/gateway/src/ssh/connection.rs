@@ -74,6 +74,7 @@ pub async fn serve(
         handle: handle.clone(),
         origin,
         unauthenticated: Some(unauthenticated),
+        evicted: false,
         login: None,
         failures: 0,
         listeners,
@@ -87,10 +88,16 @@ pub async fn serve(
     tokio::select! {
         biased;
         () = application.run() => {
-            // Everything of ours has ended; the driver still has the last words to send.
+            // Everything of ours has ended; the driver still has the last words to send. Until then the connection counts as one that has not
+            // logged in, and has to make room as ever.
+            let waiting = application.unauthenticated.take();
+            let patience = if application.evicted { Duration::ZERO } else { LINGER };
             drop(application);
             drop(handle);
-            let _ = tokio::time::timeout(LINGER, driver).await;
+            tokio::select! {
+                _ = tokio::time::timeout(patience, driver) => {}
+                () = make_room(waiting.as_ref()) => {}
+            }
         }
         // The driver's end is also an event, which `run` turns into its own.
         ended = &mut driver => {
@@ -105,6 +112,8 @@ struct Connection {
     user_agent: ClientAgent,
     origin: Origin,
     unauthenticated: Option<UnauthenticatedGuard>,
+    /// It has had to make room, and counts no more.
+    evicted: bool,
     login: Option<Box<Login>>,
     /// Attempts in which a credential was offered and refused.
     failures: u32,
@@ -170,6 +179,7 @@ impl Connection {
                 arrived = self.listeners.arrived() => self.arrived(arrived),
                 () = make_room(self.unauthenticated.as_ref()) => {
                     tracing::warn!(client = %self.origin.peer.client, "closed to make room: too many connections that have not logged in");
+                    self.evicted = true;
                     return Some(Goodbye {
                         reason: EndReason::new("Too many connections that have not logged in."),
                         code: DisconnectReason::TooManyConnections,

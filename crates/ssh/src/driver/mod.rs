@@ -244,8 +244,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(_) => state.connection.output_len(),
                 Err(_) => 0,
             });
-            if left > 0 && self.poll_timer(cx).is_pending() {
-                return Poll::Pending;
+            if left > 0 {
+                // A client that writes before it reads would never come to our last words.
+                let _ = self.poll_discard(cx);
+                ready!(self.poll_timer(cx));
             }
         }
         let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
