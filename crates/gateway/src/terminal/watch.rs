@@ -178,7 +178,11 @@ impl Task {
                 self.spent += show(&mut self.shown.screen, &data).await;
                 self.clients.output(&data);
             }
-            Event::Resized(size) => self.clients.resize(window(size), Some(&mut self.shown)),
+            Event::Resized(size) => {
+                let began = cpu();
+                self.clients.resize(window(size), Some(&mut self.shown));
+                self.spent += cpu().saturating_sub(began);
+            }
             Event::Missed => {
                 self.spent += show(&mut self.shown.screen, CANCEL).await;
                 self.clients.miss();
