@@ -78,11 +78,8 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
-/// What is wrong with a file, and where. The line itself is shown only if no header is in the file: it may hold its value.
+/// What is wrong with a file, and where. The line itself is not shown: it may hold the value of a header, whatever its key is called.
 pub(super) fn complaint(text: &str, error: &toml::de::Error) -> String {
-    if !text.contains("headers") {
-        return error.to_string().trim_end().to_owned();
-    }
     match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
         None => error.message().to_owned(),
@@ -102,6 +99,8 @@ mod tests {
             "headers = [\"hush\"]",
             "headers.a = \"hush\\nhush\"",
             "headers.a = \"hush\"\nheader = 1",
+            "header = { a = \"hush\" }",
+            "Headers.a = \"hush\"",
             "headers.a = \"hush\" \"b\"",
             "[telemetry.headers]\na = { hush = \"hush\" }",
         ] {

@@ -30,7 +30,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanProcessor};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanLimits, SpanProcessor};
 use parking_lot::Mutex;
 use sandgate_driver::Progress;
 use sandgate_policy::{Credential, Principal};
@@ -79,6 +79,8 @@ impl Telemetry {
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio)));
         let provider = SdkTracerProvider::builder()
             .with_sampler(sampler)
+            // Else from variables of the environment.
+            .with_span_limits(SpanLimits::default())
             .with_resource(resource(config))
             .with_span_processor(processor)
             .build();
