@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rustix::fs::{Access, access};
@@ -18,6 +18,7 @@ use super::boot::{self, Plan, Stage};
 use super::initramfs;
 use super::jail::Jail;
 use super::kernel::Kernel;
+use super::probe::Finding;
 use super::run::MIN_MEMORY;
 use super::{machines, memo, probe};
 use crate::image::hex;
@@ -29,11 +30,13 @@ use crate::state::process::boot_id;
 /// What KVM is used by.
 pub(super) const DEVICE: &str = "/dev/kvm";
 /// Mixed into what verdicts are remembered by; to be changed with how KVM is tried.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// The list of verdicts, in the directory of machines.
 const KNOWN: &str = "kvm.json";
 /// Held while KVM is tried.
 const LOCK: &str = "kvm.lock";
+/// How long a verdict holds that something else than KVM may have brought about.
+const DOUBTFUL: Duration = Duration::from_secs(600);
 /// How long to wait for another machine that tries.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,6 +76,29 @@ impl Verdict {
     }
 }
 
+/// A verdict as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Noted {
+    verdict: Verdict,
+    /// In seconds since 1970; for ever without it.
+    until: Option<u64>,
+}
+
+impl Noted {
+    fn of(finding: &Finding) -> Self {
+        let until = (!finding.lasting).then(|| now().saturating_add(DOUBTFUL.as_secs()));
+        Self { verdict: finding.verdict.clone(), until }
+    }
+
+    fn holds(&self) -> bool {
+        self.until.is_none_or(|until| now() < until)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// What KVM is tried with.
 pub(super) struct Ground<'a> {
     pub(super) data: &'a DataDir,
@@ -94,7 +120,7 @@ pub(super) fn decide(mode: AccelMode, ground: &Ground<'_>, report: &mut Report) 
         // Not remembered: it costs nothing to look again.
         (AccelMode::Auto, Err(reason)) => Ok(Verdict::tcg(reason)),
         (AccelMode::Auto, Ok(())) => {
-            let key = key(&ground.kernel.digest, &boot::identity(ground.qemu)?, &Host::look());
+            let key = key(ground.kernel, &boot::identity(ground.qemu)?, &Host::look());
             remembered(&machines(ground.data)?, &key, || try_it(ground, report))
         }
     }
@@ -128,9 +154,11 @@ impl Host {
     }
 }
 
-fn key(kernel: &str, qemu: &str, host: &Host) -> String {
+/// With the kernel's path: what lies there is opened again for the boot, so only those who name the same file rely on what came of it.
+fn key(kernel: &Kernel, qemu: &str, host: &Host) -> String {
     let Host { release, boot } = host;
-    let text = format!("{FORMAT} {kernel} {qemu} {release} {boot}");
+    let (digest, path) = (&kernel.digest, kernel.image.display());
+    let text = format!("{FORMAT} {digest} {path} {qemu} {release} {boot}");
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     hex(hash.as_ref().get(..16).unwrap_or_default())
 }
@@ -139,27 +167,28 @@ fn key(kernel: &str, qemu: &str, host: &Host) -> String {
 fn remembered(
     home: &Path,
     key: &str,
-    find_out: impl FnOnce() -> Result<Verdict, Failure>,
+    find_out: impl FnOnce() -> Result<Finding, Failure>,
 ) -> Result<Verdict, Failure> {
     let known = home.join(KNOWN);
-    if let Some(verdict) = memo::recall(&known, key) {
+    let recall = || memo::recall::<Noted>(&known, key).filter(Noted::holds).map(|noted| noted.verdict);
+    if let Some(verdict) = recall() {
         return Ok(verdict);
     }
     let lock = OpLock::acquire(&home.join(LOCK), PATIENCE).map_err(Failure::io("lock the verdicts"))?;
     let Some(_lock) = lock else {
         return Ok(Verdict::tcg("another machine has been trying KVM for too long"));
     };
-    if let Some(verdict) = memo::recall(&known, key) {
+    if let Some(verdict) = recall() {
         return Ok(verdict);
     }
-    // What is no verdict on KVM is not remembered.
-    let verdict = find_out()?;
-    memo::note(&known, key, verdict.clone());
-    Ok(verdict)
+    // An error is no verdict on KVM, and not remembered.
+    let finding = find_out()?;
+    memo::note(&known, key, Noted::of(&finding));
+    Ok(finding.verdict)
 }
 
 /// Boots the kernel under KVM, as far as our init.
-fn try_it(ground: &Ground<'_>, report: &mut Report) -> Result<Verdict, Failure> {
+fn try_it(ground: &Ground<'_>, report: &mut Report) -> Result<Finding, Failure> {
     report.step("trying whether KVM runs the kernel");
     let initramfs =
         initramfs::prepare(ground.data, ground.kernel, ground.agent, initramfs::Use::Boot, report)?;
@@ -173,9 +202,11 @@ fn try_it(ground: &Ground<'_>, report: &mut Report) -> Result<Verdict, Failure> 
         reads: Vec::new(),
         writes: Vec::new(),
     };
-    let mut command = boot::command(&plan, ground.jail.clone(), ground.qemu.to_owned())?;
-    let verdict = probe::watch(&mut command, probe::PATIENCE)?;
-    match &verdict {
+    // Not within this sandbox's limits, which may be narrow: the verdict is one for all.
+    let jail = Jail { cgroups: Vec::new(), ..ground.jail.clone() };
+    let mut command = boot::command(&plan, jail, ground.qemu.to_owned())?;
+    let finding = probe::watch(&mut command, probe::PATIENCE)?;
+    match &finding.verdict {
         Verdict::Kvm => eprintln!("KVM runs the kernel {}", ground.kernel.version),
         Verdict::Tcg { reason } => {
             eprintln!(
@@ -184,7 +215,7 @@ fn try_it(ground: &Ground<'_>, report: &mut Report) -> Result<Verdict, Failure> 
             );
         }
     }
-    Ok(verdict)
+    Ok(finding)
 }
 
 #[cfg(test)]
@@ -194,13 +225,15 @@ mod tests {
     #[test]
     fn a_verdict_holds_for_a_kernel_a_qemu_and_a_boot_of_the_host() {
         let host = |release: &str, boot: &str| Host { release: release.into(), boot: boot.into() };
-        let first = key("00", "/q 1 2", &host("6.1", "a"));
-        assert_eq!(first, key("00", "/q 1 2", &host("6.1", "a")));
+        let kernel = |digest: &str, image: &str| Kernel::known(digest, image);
+        let first = key(&kernel("00", "/k"), "/q 1 2", &host("6.1", "a"));
+        assert_eq!(first, key(&kernel("00", "/k"), "/q 1 2", &host("6.1", "a")));
         for other in [
-            key("01", "/q 1 2", &host("6.1", "a")),
-            key("00", "/q 1 3", &host("6.1", "a")),
-            key("00", "/q 1 2", &host("6.2", "a")),
-            key("00", "/q 1 2", &host("6.1", "b")),
+            key(&kernel("01", "/k"), "/q 1 2", &host("6.1", "a")),
+            key(&kernel("00", "/l"), "/q 1 2", &host("6.1", "a")),
+            key(&kernel("00", "/k"), "/q 1 3", &host("6.1", "a")),
+            key(&kernel("00", "/k"), "/q 1 2", &host("6.2", "a")),
+            key(&kernel("00", "/k"), "/q 1 2", &host("6.1", "b")),
         ] {
             assert_ne!(first, other);
         }
@@ -213,7 +246,7 @@ mod tests {
         let mut ask = |key: &str, answer: Result<Verdict, Failure>| {
             remembered(dir.path(), key, || {
                 asked += 1;
-                answer
+                answer.map(|verdict| Finding { verdict, lasting: true })
             })
         };
         assert!(ask("a", Err(Failure::other("the disk is full"))).is_err());
@@ -223,6 +256,18 @@ mod tests {
         assert_eq!(ask("b", Ok(Verdict::Kvm)).unwrap(), Verdict::Kvm);
         assert_eq!(ask("b", Ok(tcg)).unwrap(), Verdict::Kvm);
         assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn what_a_busy_host_may_have_brought_about_holds_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let finding = |verdict, lasting| Ok(Finding { verdict, lasting });
+        let late = Verdict::tcg("it was late");
+        assert_eq!(remembered(dir.path(), "a", || finding(late.clone(), false)).unwrap(), late);
+        assert_eq!(remembered(dir.path(), "a", || finding(Verdict::Kvm, true)).unwrap(), late);
+        let past = Noted { verdict: late, until: Some(now() - 1) };
+        memo::note(&dir.path().join(KNOWN), "a", past);
+        assert_eq!(remembered(dir.path(), "a", || finding(Verdict::Kvm, true)).unwrap(), Verdict::Kvm);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The initramfs: the agent as `/init`, the modules, and for templates a table of the machine's empty slots.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,11 +71,17 @@ pub(super) fn prepare(
     Ok(path)
 }
 
-/// The same for the same kernel, modules and agent. The agent's path holds its digest.
+/// The same for the same kernel, modules and agent. The agent's path holds its digest; modules that are installed anew get another index.
 fn key(kernel: &Kernel, agent: &Path) -> String {
     let modules = kernel.modules.as_deref().unwrap_or(Path::new(""));
-    let text =
-        format!("{FORMAT} {} {} {} {}", kernel.digest, kernel.version, modules.display(), agent.display());
+    let index = fs::metadata(modules.join("modules.dep")).map(|meta| (meta.mtime(), meta.mtime_nsec())).ok();
+    let text = format!(
+        "{FORMAT} {} {} {} {index:?} {}",
+        kernel.digest,
+        kernel.version,
+        modules.display(),
+        agent.display()
+    );
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     hex(hash.as_ref().get(..16).unwrap_or_default())
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::super::message::{Failure, FailureKind};
@@ -25,6 +26,8 @@ const CLOUD: &str = "cloud";
 const MODULES: &str = "/lib/modules";
 /// The list of what is known about kernels, in the directory of machines.
 const KNOWN: &str = "kernels.json";
+/// Largest file that is taken for a kernel, in bytes.
+const MAX_IMAGE: u64 = 1 << 30;
 /// Of a file's mode: everybody may read it.
 const READABLE: u32 = 0o004;
 
@@ -82,6 +85,11 @@ impl Kernel {
     }
 
     #[cfg(test)]
+    pub(super) fn known(digest: &str, image: &str) -> Self {
+        Self { digest: digest.to_owned(), image: image.into(), ..Self::with_modules(Path::new("/")) }
+    }
+
+    #[cfg(test)]
     pub(super) fn with_modules(modules: &Path) -> Self {
         let (version, digest) = ("6.1".to_owned(), "00".to_owned());
         let (image, modules) = (modules.join("vmlinuz"), Some(modules.to_owned()));
@@ -136,12 +144,16 @@ fn numbers(name: &str) -> Vec<u64> {
 
 /// What is in a kernel's file. It is read when it is new or has changed, and remembered in `known`: each start asks, and it has ten million bytes or more.
 fn content(known: &Path, path: &Path) -> Result<Content, Unusable> {
-    // Before it is opened: a pipe would keep us waiting for who writes into it.
-    if !fs::metadata(path)?.is_file() {
+    // Without waiting: a pipe would keep us until somebody writes into it.
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, how, Mode::empty()).map_err(io::Error::from)?);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
         return Err(Unusable::NotAFile);
     }
-    let mut file = File::open(path)?;
-    let meta = file.metadata()?;
+    if meta.len() > MAX_IMAGE {
+        return Err(Unusable::TooLarge);
+    }
     if meta.mode() & READABLE == 0 && rustix::process::geteuid().is_root() && userns_is_initial() {
         return Err(Unusable::Private);
     }

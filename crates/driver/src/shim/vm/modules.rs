@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use lzma_rust2::XzReader;
+use rustix::fs::{Mode, OFlags};
 use walkdir::WalkDir;
 
 use super::super::message::Failure;
@@ -45,7 +46,9 @@ pub(super) struct Module {
 pub(super) fn collect(kernel: &Kernel) -> Result<Vec<Module>, Failure> {
     let mut files = BTreeMap::new();
     if let Some(dir) = &kernel.modules {
-        for entry in WalkDir::new(dir.join("kernel")).into_iter().flatten() {
+        // No links: who may write there would have us read what only we may.
+        let entries = WalkDir::new(dir.join("kernel")).into_iter().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_file()) {
             if let Some(name) = module_name(entry.path()) {
                 files.insert(name, entry.into_path());
             }
@@ -91,8 +94,15 @@ fn lacks(kernel: &Kernel, missing: &[String]) -> Failure {
 /// A small file, empty where it cannot be read.
 fn text(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let _ = fs::File::open(path).and_then(|file| file.take(MAX_LIST).read_to_end(&mut bytes));
+    let _ = open(path).and_then(|file| file.take(MAX_LIST).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Opens a plain file: a link could lead to what only we may read, and a pipe would keep us waiting.
+fn open(path: &Path) -> io::Result<fs::File> {
+    let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(path, how, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 struct Collector<'a> {
@@ -136,7 +146,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let cannot = |error: &dyn std::fmt::Display| {
         Failure::machine(format!("the module {} cannot be read: {error}", path.display()))
     };
-    let file = fs::File::open(path).map_err(|error| cannot(&error))?;
+    let file = open(path).map_err(|error| cannot(&error))?;
     let mut bytes = Vec::new();
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let read = match extension {

@@ -4,11 +4,13 @@
 //! go on for ever without a sign; so there is a deadline, and what it has said is the reason.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use super::super::message::Failure;
 use super::accel::Verdict;
@@ -24,6 +26,14 @@ const MAX_SAID: usize = 64 << 10;
 /// Longest reason, in characters.
 const MAX_REASON: usize = 200;
 
+/// What a boot has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    /// It was KVM that decided. A busy host may be too slow, and others may end QEMU: that says nothing of the next time.
+    pub(super) lasting: bool,
+}
+
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -34,7 +44,7 @@ enum Outcome {
 }
 
 /// Starts QEMU, watches it, and ends it in any case.
-pub(super) fn watch(command: &mut Command, patience: Duration) -> Result<Verdict, Failure> {
+pub(super) fn watch(command: &mut Command, patience: Duration) -> Result<Finding, Failure> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -48,11 +58,17 @@ pub(super) fn watch(command: &mut Command, patience: Duration) -> Result<Verdict
     let status = child.wait().map_err(Failure::io("wait for QEMU"))?;
     drop(input);
     let (outcome, errors) = heard?;
-    Ok(verdict(outcome, status, &errors, patience))
+    let said = telling(&errors);
+    let lasting = match outcome {
+        Outcome::Booted | Outcome::Broken => true,
+        Outcome::Ended => said.is_some() && status.signal() != Some(Signal::KILL.as_raw()),
+        Outcome::Late => false,
+    };
+    Ok(Finding { verdict: verdict(outcome, status, said, patience), lasting })
 }
 
-fn verdict(outcome: Outcome, status: ExitStatus, errors: &[u8], patience: Duration) -> Verdict {
-    let said = telling(errors).map(|line| format!(": {line}")).unwrap_or_default();
+fn verdict(outcome: Outcome, status: ExitStatus, said: Option<String>, patience: Duration) -> Verdict {
+    let said = said.map(|line| format!(": {line}")).unwrap_or_default();
     Verdict::tcg(match outcome {
         Outcome::Booted => return Verdict::Kvm,
         Outcome::Ended => format!("under KVM QEMU ended before the kernel was up ({status}){said}"),
@@ -159,8 +175,28 @@ mod tests {
     use super::*;
 
     /// What is found of a program that does this in QEMU's place.
-    fn of(script: &str, patience: Duration) -> Verdict {
+    fn finding(script: &str, patience: Duration) -> Finding {
         watch(Command::new("sh").args(["-c", script]), patience).unwrap()
+    }
+
+    fn of(script: &str, patience: Duration) -> Verdict {
+        finding(script, patience).verdict
+    }
+
+    #[test]
+    fn only_what_kvm_decided_holds_for_the_next_time() {
+        let patience = Duration::from_secs(30);
+        for script in [
+            "echo sandgate: the probe has booted",
+            "echo 'failed to set MSR' >&2; kill -ABRT $$",
+            "printf 'KVM internal error. Suberror: 1\n' >&2; exec sleep 100",
+        ] {
+            assert!(finding(script, patience).lasting, "{script}");
+        }
+        for script in ["exit 3", "echo 'words' >&2; kill -KILL $$"] {
+            assert!(!finding(script, patience).lasting, "{script}");
+        }
+        assert!(!finding("exec sleep 100", Duration::from_millis(200)).lasting);
     }
 
     fn reason(script: &str, patience: Duration) -> String {

@@ -159,11 +159,13 @@ fn prune(machines: &Path, own: &Path) {
     }
 }
 
-/// The same for machines that may be copies of the same one. The initramfs stands for the kernel and the agent.
+/// The same for machines that may be copies of the same one. The initramfs stands for the agent and the modules. With the kernel's path: what lies
+/// there is opened again for the boot, so only those who name the same file rely on what was saved.
 fn key(plan: &Plan<'_>, qemu: &Path) -> Result<String, Failure> {
     let text = format!(
-        "{FORMAT} {} {} {} {} {} {}",
+        "{FORMAT} {} {} {} {} {} {} {}",
         boot::identity(qemu)?,
+        plan.kernel.image.display(),
         plan.initramfs.display(),
         plan.accel,
         // As much of it as QEMU is told.

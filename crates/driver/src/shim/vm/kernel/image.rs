@@ -81,6 +81,8 @@ pub(super) enum Unusable {
     Unreadable(#[from] io::Error),
     #[error("it is not a file")]
     NotAFile,
+    #[error("it is larger than any kernel")]
+    TooLarge,
     #[error("only some users may read it, and its QEMU runs as another one; let all read it (chmod a+r)")]
     Private,
     #[error("it is compressed with {0} as a whole; unpack it, or take the vmlinuz that it comes from")]
