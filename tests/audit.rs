@@ -76,7 +76,9 @@ fn ssh_audit_finds_nothing_that_is_not_listed() {
         return;
     }
     assert!(unlisted.is_empty(), "{unlisted:#?}");
-    let stale: Vec<_> = allowed.iter().filter(|it| !findings(&report).contains(it)).collect();
+    // The note on the rate of connections comes only if the auditor made enough of them in its time.
+    let stale = |it: &&String| !findings(&report).contains(it) && *it != "note CVE-2002-20001";
+    let stale: Vec<_> = allowed.iter().filter(stale).collect();
     assert!(stale.is_empty(), "listed, but not found any more: {stale:#?}");
     let security = std::fs::read_to_string(paths::workspace().join("SECURITY.md")).unwrap_or_default();
     for entry in &allowed {

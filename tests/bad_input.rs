@@ -62,7 +62,11 @@ impl Meanwhile {
     fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let times = self.client.join().expect("the honest client gets in");
-        assert!(times.iter().all(|it| it < &HONEST), "an honest client had to wait: {times:?}");
+        let mut sorted = times.clone();
+        sorted.sort();
+        // One visit in ten may meet a moment in which the machine did something else.
+        let (most, longest) = (sorted[(sorted.len() * 9).div_ceil(10) - 1], sorted[sorted.len() - 1]);
+        assert!(most < HONEST && longest < 3 * HONEST, "an honest client had to wait: {times:?}");
         let grown = peak(self.pid).saturating_sub(self.before);
         assert!(grown < GROWTH, "grew by {grown}");
     }

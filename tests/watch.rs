@@ -272,6 +272,9 @@ fn whoever_may_watch_a_browsers_terminal_may_watch_this_and_nobody_else() {
     client.after("got mine.");
     assert_eq!(client.process.wait(DEADLINE), Some(0));
 
+    let none = || gateway.json(&["session", "ls"]).as_array().is_some_and(Vec::is_empty);
+    assert!(until(DEADLINE, none), "the session stays in the register");
+
     // Pipes have no screen.
     let mut command = target.ssh(&["-T", "box", "cat"]);
     let _pipes = Guard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()));

@@ -150,7 +150,8 @@ fn an_ordinary_user_without_subordinate_ids() {
 struct Account(&'static str);
 
 impl Account {
-    const UID: u32 = 61_235;
+    // No other test's.
+    const UID: u32 = 61_236;
 
     fn make(name: &'static str) -> Option<Self> {
         let uid = Self::UID.to_string();
