@@ -117,6 +117,13 @@ impl Times {
 /// Makes a sandbox, starts it so often, and removes it.
 fn measure(side: &Side, name: &str, words: &[&str], rounds: u32) -> Result<Times> {
     side.admin(&[&["sandbox", "create", name], words].concat())?;
+    let times = starts(side, name, rounds);
+    // Also after a failure: a machine outlives its gateway.
+    side.admin(&["sandbox", "rm", "--force", name])?;
+    times
+}
+
+fn starts(side: &Side, name: &str, rounds: u32) -> Result<Times> {
     // The first start makes what all later ones find: disks, an initramfs, a template, a verdict on KVM.
     once(side, name)?;
     let mut times =
@@ -136,7 +143,6 @@ fn measure(side: &Side, name: &str, words: &[&str], rounds: u32) -> Result<Times
             }
         }
     }
-    side.admin(&["sandbox", "rm", "--force", name])?;
     Ok(times)
 }
 
@@ -172,9 +178,14 @@ fn once(side: &Side, name: &str) -> Result<(f64, Vec<(&'static str, f64)>)> {
 
 /// When a guest that has booted was so far, in seconds since 1970. `None` for a copy.
 fn guest(side: &Side, name: &str, log: &Path) -> Result<Option<Vec<(&'static str, f64)>>> {
-    let uptime = side.admin(&["exec", name, "--", "cat", "/proc/uptime"])?;
-    let uptime: f64 = uptime.split(' ').next().unwrap_or_default().parse().context("reading /proc/uptime")?;
-    let born = now() - uptime;
+    // What the answer takes to come is in each of these; the smallest has least of it.
+    let mut born = f64::INFINITY;
+    for _ in 0..5 {
+        let uptime = side.admin(&["exec", name, "--", "cat", "/proc/uptime"])?;
+        let seconds: f64 =
+            uptime.split(' ').next().unwrap_or_default().parse().context("reading /proc/uptime")?;
+        born = born.min(now() - seconds);
+    }
     let began = Instant::now();
     loop {
         let text = read(log);
