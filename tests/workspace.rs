@@ -134,3 +134,96 @@ fn no_other_cryptography_in_the_gateway() {
     let found: Vec<_> = banned.iter().filter(|name| has(name)).collect();
     assert!(found.is_empty(), "{found:?}");
 }
+
+/// Whether an SPDX expression lets us take the crate under licences that all are in `allowed`.
+fn permitted(expression: &str, allowed: &dyn Fn(&str) -> bool) -> bool {
+    let spaced =
+        expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ").replace(" WITH ", "+");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let (verdict, rest) = any_of(&words, allowed);
+    assert!(rest.is_empty(), "not understood: {expression}");
+    verdict
+}
+
+fn any_of<'a>(words: &'a [&'a str], allowed: &dyn Fn(&str) -> bool) -> (bool, &'a [&'a str]) {
+    let (mut verdict, mut rest) = all_of(words, allowed);
+    while let ["OR", more @ ..] = rest {
+        let (other, after) = all_of(more, allowed);
+        (verdict, rest) = (verdict | other, after);
+    }
+    (verdict, rest)
+}
+
+fn all_of<'a>(words: &'a [&'a str], allowed: &dyn Fn(&str) -> bool) -> (bool, &'a [&'a str]) {
+    let (mut verdict, mut rest) = one(words, allowed);
+    while let ["AND", more @ ..] = rest {
+        let (other, after) = one(more, allowed);
+        (verdict, rest) = (verdict & other, after);
+    }
+    (verdict, rest)
+}
+
+fn one<'a>(words: &'a [&'a str], allowed: &dyn Fn(&str) -> bool) -> (bool, &'a [&'a str]) {
+    match words {
+        ["(", inner @ ..] => match any_of(inner, allowed) {
+            (verdict, [")", rest @ ..]) => (verdict, rest),
+            _ => panic!("a bracket is not closed"),
+        },
+        [id, rest @ ..] => (allowed(&id.replace('+', " WITH ")), rest),
+        [] => panic!("a licence is missing"),
+    }
+}
+
+#[test]
+fn licences_are_read_as_spdx_means_them() {
+    let mit = |id: &str| id == "MIT" || id == "Apache-2.0 WITH LLVM-exception";
+    for yes in
+        ["MIT", "GPL-3.0 OR MIT", "MIT/GPL-3.0", "MIT AND (GPL-3.0 OR MIT)", "Apache-2.0 WITH LLVM-exception"]
+    {
+        assert!(permitted(yes, &mit), "{yes}");
+    }
+    for no in
+        ["GPL-3.0", "MIT AND GPL-3.0", "GPL-3.0 OR MIT AND GPL-3.0", "Apache-2.0", "(MIT OR ISC) AND ISC"]
+    {
+        assert!(!permitted(no, &mit), "{no}");
+    }
+}
+
+/// The sources and licences of `deny.toml`, read here too, since cargo-deny is not on every machine.
+#[test]
+fn what_is_compiled_in_may_be() {
+    let root = paths::workspace();
+    let deny: toml::Table =
+        toml::from_str(&std::fs::read_to_string(root.join("deny.toml")).unwrap()).unwrap();
+    let strings = |value: &toml::Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    };
+    let (allowed, exceptions) = (strings(&deny["licenses"]["allow"]), deny["licenses"]["exceptions"].clone());
+    let registries = strings(&deny["sources"]["allow-registry"]);
+    // Says nothing in its manifest; its LICENSE is MIT, which cargo-deny reads.
+    let silent = ["rust-criu"];
+    let metadata = MetadataCommand::new()
+        .manifest_path(root.join("Cargo.toml"))
+        .other_options(
+            ["--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"].map(str::to_owned),
+        )
+        .exec()
+        .unwrap();
+    let mut wrong = Vec::new();
+    for package in metadata.packages.iter().filter(|package| package.source.is_some()) {
+        let (name, source) = (package.name.to_string(), package.source.as_ref().unwrap().to_string());
+        if !registries.iter().any(|registry| source == format!("registry+{registry}")) {
+            wrong.push(format!("{name} comes from {source}"));
+        }
+        let excepted = exceptions.as_array().unwrap().iter().find(|it| it["crate"].as_str() == Some(&name));
+        let more = excepted.map(|it| strings(&it["allow"])).unwrap_or_default();
+        let may = |id: &str| allowed.iter().chain(&more).any(|it| it == id);
+        match &package.license {
+            Some(expression) if permitted(expression, &may) => {}
+            None if silent.contains(&name.as_str()) => {}
+            other => wrong.push(format!("{name} is under {other:?}")),
+        }
+    }
+    assert!(metadata.packages.len() > 200, "the tree was not read");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
