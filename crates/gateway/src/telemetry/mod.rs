@@ -133,6 +133,13 @@ impl Telemetry {
     }
 }
 
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        // Whoever has not closed it ends at once: the SDK would wait for a collector that hangs. That it was closed already is no error.
+        let _ = self.provider.shutdown_with_timeout(Duration::ZERO);
+    }
+}
+
 /// Who sends the spans. Nothing of it comes from the environment.
 fn resource(config: &TelemetryConfig) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

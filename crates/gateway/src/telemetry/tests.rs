@@ -273,6 +273,16 @@ async fn a_collector_that_hangs_holds_up_nobody() {
     assert!(began.elapsed() < FLUSH + Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
+#[test]
+fn who_does_not_close_it_does_not_wait() {
+    let health = Arc::default();
+    let telemetry = Telemetry::with(&config(1.0), export::batching(Hung, &health), health.clone());
+    connect_and_run(&telemetry);
+    let began = Instant::now();
+    drop(telemetry);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 /// Answers one request with 200 and gives what it was.
 fn collector() -> (std::net::SocketAddr, std::thread::JoinHandle<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
