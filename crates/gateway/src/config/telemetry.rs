@@ -80,10 +80,21 @@ impl<'de> Deserialize<'de> for Headers {
 
 /// What is wrong with a file, and where. The line itself is not shown: it may hold the value of a header, whatever its key is called.
 pub(super) fn complaint(text: &str, error: &toml::de::Error) -> String {
-    match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
-        None => error.message().to_owned(),
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return error.message().to_owned();
+    };
+    let number = before.matches('\n').count();
+    match text.lines().nth(number).and_then(key) {
+        Some(key) => format!("line {}, {key}: {}", number + 1, error.message()),
+        None => format!("line {}: {}", number + 1, error.message()),
     }
+}
+
+/// The key at the start of a line, if it looks like one of ours.
+fn key(line: &str) -> Option<&str> {
+    let key = line.split_once('=')?.0.trim();
+    let ours = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+    (!key.is_empty() && key.len() <= 40 && key.chars().all(ours)).then_some(key)
 }
 
 #[cfg(test)]
