@@ -17,10 +17,10 @@ use sandgate_ssh::transport::DisconnectReason;
 use tokio::net::TcpStream;
 
 use super::agent_channel::ClientAgent;
+use super::client_stream::ClientStream;
 use super::forward::{self, Listeners};
 use super::keepalive::client_lost;
 use super::login::{self, Attempt, Login};
-use super::quick_ack::QuickAck;
 use super::session_channel::{self, Standing};
 use crate::drain::{Drain, DrainStage};
 use crate::gateway::Gateway;
@@ -64,7 +64,7 @@ pub async fn serve(
     config: Arc<sandgate_ssh::Config>,
     drain: Drain,
 ) {
-    let (driver, handle) = driver::accept(QuickAck::new(stream), config);
+    let (driver, handle) = driver::accept(ClientStream::new(stream), config);
     let listeners = Listeners::new(gateway.config.login.max_channels);
     let user_agent = ClientAgent::new(handle.clone(), gateway.config.login.max_channels);
     let step = gateway.telemetry.connection(&origin.peer);

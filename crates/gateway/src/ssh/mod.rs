@@ -4,9 +4,11 @@
 //! business of [`crate::access`], [`crate::sandboxes`] and [`crate::session`].
 
 mod agent_channel;
+mod client_stream;
 mod config;
 mod connection;
 mod forward;
+mod gather;
 mod keepalive;
 mod login;
 mod pump;
