@@ -12,7 +12,7 @@ use super::ends::{ASK_AND_END, LISTEN, python};
 use super::{audit_row, metric};
 
 /// `sandgate ssh -A box COMMAND`.
-fn native(target: &Target, agent: &Agent, command: &str) -> Command {
+pub fn native(target: &Target, agent: &Agent, command: &str) -> Command {
     let mut client = target.gateway().command(&["ssh", "-A", "box", command]);
     client.env("SSH_AUTH_SOCK", agent.socket());
     client
