@@ -83,6 +83,17 @@ fn a_socket_on_the_far_side_leads_home() {
     assert_eq!(printed(visitor), "welcome");
     let mode = target.exec(&format!("stat -c %a {path}")).ok();
     assert_eq!(mode, "600");
+
+    // The other way about: the visitor says nothing before it has seen our end.
+    let script = format!(
+        "import socket; s=socket.socket(socket.AF_UNIX); s.connect(\"{path}\"); d=s.makefile(\"rb\").read(); s.sendall(b\"heard \"+d)"
+    );
+    let _listener =
+        Guard::spawn(target.ssh(&["box", &format!("python3 -c '{script}'")]).stdin(Stdio::null()));
+    let mut connection = home.accept();
+    connection.write(b"words").unwrap();
+    connection.end();
+    assert_eq!(connection.rest().expect("the visitor's answer to our end"), b"heard words");
 }
 
 #[test]
