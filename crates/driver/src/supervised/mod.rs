@@ -351,7 +351,6 @@ impl Supervised {
             let reason = "its creation was interrupted; remove it and create it again".into();
             return Err(DriverError::StartFailed { id: id.clone(), reason });
         }
-        progress.step("starting the sandbox");
         if let Kind::Machine(settings) = &self.inner.kind {
             // What the operator says now, not what was said when it was made.
             let path = dir.machine();
