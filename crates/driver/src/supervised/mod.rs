@@ -209,7 +209,7 @@ impl Supervised {
             init.kill();
         }
         crate::shim::remove_leftovers(&record.cgroups);
-        for socket in [dir.agent_socket(), dir.shim_socket()] {
+        for socket in dir.sockets() {
             let _ = fs::remove_file(socket);
         }
         let mut after = record.clone();
