@@ -499,6 +499,7 @@ impl Driver for Supervised {
                 pid: record.init.and_then(|init| u32::try_from(init.pid).ok()).unwrap_or_default(),
                 started_at,
                 accel: record.accel,
+                start: record.start,
                 warnings: record.warnings,
             },
             Phase::Paused { started_at } => State::Paused { started_at },

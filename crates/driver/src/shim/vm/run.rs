@@ -188,6 +188,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
             }
         },
     };
+    record.start = Some(if warm.is_some() { StartMode::Warm } else { StartMode::Cold });
     let Running { started, device } = match warm {
         Some(running) => running,
         None => parts.boot(report)?,
