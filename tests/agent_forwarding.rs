@@ -1,4 +1,5 @@
-//! Forwarding of the user's agent, with the stock `ssh -A`, `ssh-agent` and `ssh-add`, and with agents and clients that misbehave.
+//! Forwarding of the user's agent, with the stock `ssh -A`, `ssh-agent` and `ssh-add`, with agents and clients that misbehave, and by
+//! `sandgate ssh -A`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +13,8 @@ mod ends;
 mod failures;
 #[path = "agent_forwarding/load.rs"]
 mod load;
+#[path = "agent_forwarding/native.rs"]
+mod native;
 #[path = "agent_forwarding/sessions.rs"]
 mod sessions;
 #[path = "agent_forwarding/uses.rs"]

@@ -14,7 +14,7 @@ use sandgate_tests::client::DEADLINE;
 use sandgate_tests::engine::{Engine, Kind};
 use sandgate_tests::process::Guard;
 use sandgate_tests::wait::{free_port, scaled, until};
-use sandgate_tests::{Feed, Options, Output, Target, paths, run, skip};
+use sandgate_tests::{Feed, Options, Output, Target, forward, machine, paths, run, skip};
 
 /// A gateway whose sandbox `box` is a container of that engine.
 struct Ground {
@@ -297,22 +297,69 @@ fn podman_container_that_dies_is_seen() {
 #[test]
 fn dockerd_is_killed_under_load() {
     let Some(mut ground) = Ground::new(Kind::Docker, &["--image", "bb"]) else { return };
-    let (mut session, mut out, first) = ground.session("echo up; exec cat /dev/zero");
+    let descriptors = |ground: &Ground| forward::descriptors(ground.target.pid());
+    assert_eq!(ground.target.exec("echo kept >/root/file; echo up").ok(), "up");
+    let before = descriptors(&ground);
+    let (flood, mut out, first) = ground.session("echo up; exec cat /dev/zero");
     assert_eq!(first, "up");
-    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    let drain = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    let (waiting, _out, first) = ground.session("echo up; exec sleep 4246");
+    assert_eq!(first, "up");
+    let (mut upload, _out, first) = ground.session("echo up; exec cat >/dev/null");
+    assert_eq!(first, "up");
+    let mut stdin = upload.child().stdin.take().unwrap();
+    let sender = std::thread::spawn(move || while stdin.write_all(&[7; 65536]).is_ok() {});
     std::thread::sleep(Duration::from_millis(300));
     ground.engine.kill();
-    let (code, errors) = end_of(&mut session, Duration::from_secs(10));
-    assert_eq!(code, Some(255), "the session outlived the engine");
-    assert!(errors.contains("sandgate: "), "the user was told nothing: {errors}");
-    let state = ground.inspect("box");
-    assert_eq!(state["state"], "unknown", "{state}");
-    assert!(state["reason"].as_str().unwrap().contains("does not answer"), "{state}");
+    let began = Instant::now();
+    let told = |ground: &Ground| {
+        let state = ground.inspect("box");
+        state["state"] == "unknown"
+            && state["reason"].as_str().unwrap_or_default().contains("does not answer")
+    };
+    assert!(
+        until(Duration::from_secs(2), || told(&ground)),
+        "{:?} later: {}",
+        began.elapsed(),
+        ground.inspect("box")
+    );
+    for (what, mut session) in [("flood", flood), ("wait", waiting), ("upload", upload)] {
+        let (code, errors) = end_of(&mut session, Duration::from_secs(10));
+        assert_eq!(code, Some(255), "the session of the {what} outlived the engine");
+        // One line, and nothing but it.
+        let line = errors.strip_suffix('\n').unwrap_or_default();
+        assert!(
+            line.starts_with("sandgate: The session ended: "),
+            "the user of the {what} was told {errors:?}"
+        );
+        assert!(line.ends_with('.') && !line.contains('\n'), "the user of the {what} was told {errors:?}");
+    }
+    drain.join().unwrap().unwrap();
+    sender.join().unwrap();
     let output = ground.target.exec("echo never");
     assert!(output.code == 255 && output.errors().contains("does not answer"), "{output:?}");
+
     assert!(ground.engine.start_again(), "{}", ground.engine.log());
-    assert_eq!(ground.target.exec("echo back").ok(), "back");
+    assert_eq!(ground.target.exec("cat /root/file").ok(), "kept");
     assert_eq!(ground.inspect("box")["state"], "running");
+    // The agent of the sessions that were lost has ended with them, and so has what they ran.
+    let of_lost = "ps | grep -E '[s]leep 4246|[c]at( |$)'; ps | grep -c '[a]gent --stdio'";
+    assert!(
+        until(Duration::from_secs(20), || ground.target.exec(of_lost).ok() == "1"),
+        "{}",
+        ground.target.exec("ps").text()
+    );
+    // It can be stopped and started as ever, and goes without a trace.
+    ground.target.gateway().cli(&["sandbox", "stop", "box"]).ok();
+    assert_eq!(ground.inspect("box")["state"], "stopped");
+    assert_eq!(ground.target.exec("cat /root/file").ok(), "kept");
+    let fewer = until(Duration::from_secs(10), || descriptors(&ground) <= before + 2);
+    assert!(fewer, "{before} descriptors before and {} after", descriptors(&ground));
+    ground.target.gateway().cli(&["sandbox", "rm", "--force", "box"]).ok();
+    assert_eq!(ground.engine.containers(), Vec::<String>::new());
+    let left = machine::processes(&["sleep 4246"]);
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(std::fs::read_dir(ground.target.gateway().data_dir().join("docker")).unwrap().count(), 0);
 }
 
 fn gateway_dies(kind: Kind) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sandgate_tests::process::{Guard, resident, try_run};
-use sandgate_tests::wait::{free_port, until};
+use sandgate_tests::wait::{free_port, is_wait_line, until};
 use sandgate_tests::{Feed, Options, Target, paths, run, skip};
 
 /// A gateway, and an agent on the host that it has not started.
@@ -154,7 +154,7 @@ fn every_link_carries_sessions_and_files() {
         let token = elsewhere.sandbox(name, &args);
         let first = elsewhere.ssh(&token, &["box", "true"]);
         assert_eq!(first.code, 0, "{}", first.errors());
-        assert!(first.errors().starts_with(&format!("sandgate: Starting sandbox {name}\n")), "{first:?}");
+        assert!(is_wait_line(&first.errors(), name, "\n"), "{first:?}");
         works(&elsewhere, &token, name);
         let state = elsewhere.inspect(name);
         assert_eq!((&state["state"], &state["driver"]), (&"running".into(), &"external".into()), "{state}");

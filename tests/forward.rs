@@ -6,13 +6,16 @@
     reason = "tests report by panicking"
 )]
 
+#[path = "forward/bulk.rs"]
+mod bulk;
+
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use sandgate_tests::client::{DEADLINE, Master};
 use sandgate_tests::data::{random, sha256};
-use sandgate_tests::forward::{Near, Server, descriptors};
+use sandgate_tests::forward::{Near, Server, Side, descriptors, watched};
 use sandgate_tests::process::Guard;
 use sandgate_tests::wait::{free_port, scaled, until};
 use sandgate_tests::{Feed, Kind, Options, Target, run, skip};
@@ -109,16 +112,24 @@ fn what_cannot_be_reached_is_told_and_exits_non_zero() {
 }
 
 #[test]
-fn a_socket_that_is_not_there_is_told() {
+fn a_place_that_nobody_listens_on_is_told_to_the_visitor_and_the_user() {
     let target = Target::start();
-    let near = free_port().to_string();
-    let log = target.dir().join("log");
-    let mut command =
-        target.ssh(&["-N", "-o", "LogLevel=INFO", "-L", &format!("{near}:/tmp/no-such.sock"), "box"]);
-    let _session = Guard::spawn(command.stderr(std::fs::File::create(&log).unwrap()));
-    assert_eq!(Near::connect(&near).rest().unwrap_or_default(), b"");
-    let told = || std::fs::read_to_string(&log).unwrap().contains("open failed: connect failed");
-    assert!(until(DEADLINE, told), "{}", std::fs::read_to_string(&log).unwrap());
+    let refused = format!("127.0.0.1:{}", free_port());
+    for (place, says) in [
+        ("/tmp/no-such.sock", "open failed: connect failed"),
+        (&*refused, "connect failed: Connection refused"),
+    ] {
+        let near = free_port().to_string();
+        let log = target.dir().join("log");
+        let mut command = target.ssh(&["-N", "-o", "LogLevel=INFO", "-L", &format!("{near}:{place}"), "box"]);
+        let _session = Guard::spawn(command.stderr(std::fs::File::create(&log).unwrap()));
+        let told = || std::fs::read_to_string(&log).unwrap().matches(says).count();
+        // The connection of the client is none the worse for it.
+        for visit in 1..=2 {
+            assert_eq!(Near::connect(&near).rest().unwrap_or_default(), b"", "{place}");
+            assert!(until(DEADLINE, || told() == visit), "{}", std::fs::read_to_string(&log).unwrap());
+        }
+    }
 }
 
 #[test]
@@ -131,6 +142,17 @@ fn standard_input_and_output_are_joined_to_a_port() {
     assert!(output.ok().starts_with("12 "), "{}", output.text());
 }
 
+/// Asks a SOCKS server (RFC 1928) for a connection.
+fn socks(near: &mut Near, host: &str, port: u16) -> std::io::Result<Vec<u8>> {
+    near.write(&[5, 1, 0]).unwrap();
+    assert_eq!(near.read(2).unwrap(), [5, 0]);
+    let mut request = vec![5, 1, 0, 3, host.len() as u8];
+    request.extend_from_slice(host.as_bytes());
+    request.extend_from_slice(&port.to_be_bytes());
+    near.write(&request).unwrap();
+    near.read(10)
+}
+
 #[test]
 fn a_socks_client_reaches_names_and_ports() {
     let target = Target::start();
@@ -140,13 +162,7 @@ fn a_socks_client_reaches_names_and_ports() {
     let _master = target.master_with(&["-D", &near]);
     let socks = |host: &str, port: u16| {
         let mut near = Near::connect(&near);
-        near.write(&[5, 1, 0]).unwrap();
-        assert_eq!(near.read(2).unwrap(), [5, 0]);
-        let mut request = vec![5, 1, 0, 3, host.len() as u8];
-        request.extend_from_slice(host.as_bytes());
-        request.extend_from_slice(&port.to_be_bytes());
-        near.write(&request).unwrap();
-        (near.read(10), near)
+        (socks(&mut near, host, port), near)
     };
     let (answer, mut near_end) = socks("localhost", port);
     assert_eq!(answer.unwrap()[..2], [5, 0]);
@@ -163,11 +179,15 @@ fn names_are_resolved_inside_the_sandbox() {
     if target.kind() == Kind::Sshd {
         return skip::because("sshd has the hosts file of this machine");
     }
-    let server = Server::start(&target, "collect", "0");
+    let server = Server::start(&target, "echo", "0");
     target.exec("echo 127.0.0.1 only-inside.example >> /etc/hosts").ok();
-    let place = format!("only-inside.example:{}", server.at);
-    let output = run(&mut target.ssh(&["-W", &place, "box"]), Feed::Bytes(b"abc".to_vec()), DEADLINE);
-    assert!(output.ok().starts_with("3 "));
+    let near = free_port().to_string();
+    let _master = target.master_with(&["-L", &format!("{near}:only-inside.example:{}", server.at)]);
+    let mut near = Near::connect(&near);
+    near.write(b"abc").unwrap();
+    assert_eq!(near.read(3).unwrap(), b"abc");
+    // The agent has dialled, since the name is one of the sandbox's own.
+    assert_eq!(watched(&target, Side::Dialled, server.at.parse().unwrap()), (1, 1));
 }
 
 #[test]
@@ -233,40 +253,6 @@ fn the_server_is_a_way_station() {
         ["-o", "ProxyJump=box", "-p", &port.to_string(), "-o", "UserKnownHostsFile=/dev/null", "-l", "root"];
     let output = target.run_ssh(&[&inner[..], &["127.0.0.1", "echo inner; exit 7"]].concat());
     assert_eq!((output.code, output.text().trim()), (7, "inner"), "{}", output.errors());
-}
-
-/// Takes as many descriptors as this process may have, for itself and its children.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-}
-
-#[test]
-fn heavy_a_thousand_connections_at_once() {
-    raise_descriptor_limit();
-    let target = Target::start();
-    let server = Server::start(&target, "echo", "0");
-    let (_master, near) = local(&target, &server.at);
-    let count = scaled(1000);
-    // A few at a time, as many as the client's own queue takes.
-    let mut connections: Vec<Near> = (0..count)
-        .map(|number| {
-            let mut near = Near::connect(&near);
-            let text = format!("{number:06}");
-            near.write(text.as_bytes()).unwrap();
-            assert_eq!(near.read(6).unwrap(), text.as_bytes(), "connection {number}");
-            near
-        })
-        .collect();
-    for (number, near) in connections.iter_mut().enumerate() {
-        near.write(format!("again {number:06}").as_bytes()).unwrap();
-    }
-    for (number, near) in connections.iter_mut().enumerate() {
-        assert_eq!(near.read(12).unwrap(), format!("again {number:06}").as_bytes());
-        near.end();
-        assert_eq!(near.rest().unwrap(), b"");
-    }
 }
 
 /// Key presses on a terminal are answered within this while a forward of the same connection is stuck.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use sandgate_tests::client::{DEADLINE, Master};
-use sandgate_tests::forward::{Home, Near, Server, descriptors, visitor};
-use sandgate_tests::process::Guard;
+use sandgate_tests::forward::{Home, Near, Server, Side, descriptors, visitor, watched};
+use sandgate_tests::process::{Guard, parent};
 use sandgate_tests::wait::{free_port, until};
 use sandgate_tests::{Feed, Kind, Options, Output, Target, run, skip};
 
@@ -83,6 +83,17 @@ fn a_socket_on_the_far_side_leads_home() {
     assert_eq!(printed(visitor), "welcome");
     let mode = target.exec(&format!("stat -c %a {path}")).ok();
     assert_eq!(mode, "600");
+
+    // The other way about: the visitor says nothing before it has seen our end.
+    let script = format!(
+        "import socket; s=socket.socket(socket.AF_UNIX); s.connect(\"{path}\"); d=s.makefile(\"rb\").read(); s.sendall(b\"heard \"+d)"
+    );
+    let _listener =
+        Guard::spawn(target.ssh(&["box", &format!("python3 -c '{script}'")]).stdin(Stdio::null()));
+    let mut connection = home.accept();
+    connection.write(b"words").unwrap();
+    connection.end();
+    assert_eq!(connection.rest().expect("the visitor's answer to our end"), b"heard words");
 }
 
 #[test]
@@ -144,6 +155,38 @@ fn a_cancelled_forward_is_gone_and_its_port_is_free_at_once() {
     assert!(!reachable(&target, port));
 }
 
+#[test]
+fn a_cancelled_socket_is_gone_and_its_path_is_free_at_once() {
+    // sshd leaves the socket behind, and takes the path again only with this.
+    let unlink = Kind::from_env() == Kind::Sshd;
+    let target = Target::start_with(&Options { stream_local_bind_unlink: unlink, ..Options::default() });
+    let (home, home_port) = Home::tcp();
+    let path = format!("{}/c{}.sock", far_directory(&target), free_port());
+    let master = target.master();
+    let forward = format!("{path}:127.0.0.1:{home_port}");
+    for _ in 0..5 {
+        run(&mut master.ssh(&["-O", "forward", "-R", &forward, "box"]), Feed::Null, DEADLINE).ok();
+        let visitor = visit(&target, &path);
+        let mut connection = home.accept();
+        assert_eq!(connection.rest().unwrap(), b"hello");
+        run(&mut master.ssh(&["-O", "cancel", "-R", &forward, "box"]), Feed::Null, DEADLINE).ok();
+        if target.kind() == Kind::Gateway {
+            assert_eq!(
+                target.exec(&format!("test -e {path}")).code,
+                1,
+                "the socket is there after the cancel"
+            );
+        }
+        // What was connected stays so.
+        connection.write(b"late").unwrap();
+        connection.end();
+        assert_eq!(printed(visitor), "late");
+    }
+    // What is no longer there cannot be cancelled.
+    let again = run(&mut master.ssh(&["-O", "cancel", "-R", &forward, "box"]), Feed::Null, DEADLINE);
+    assert!(again.errors().contains("port not forwarded"), "{}", again.errors());
+}
+
 #[track_caller]
 fn is_refused(output: &Output) {
     assert_eq!(output.code, 255, "{}", output.text());
@@ -166,6 +209,11 @@ fn a_port_in_use_is_refused_and_told() {
     let visitor = visit(&target, &port.to_string());
     assert_eq!(home.accept().rest().unwrap(), b"hello");
     drop(printed(visitor));
+    // A program has one too.
+    let server = Server::start(&target, "echo", "0");
+    is_refused(&target.run_ssh(
+        &[&STRICT[..], &["-R", &format!("{}:127.0.0.1:{home_port}", server.at), "box", "true"]].concat(),
+    ));
 }
 
 #[test]
@@ -208,7 +256,7 @@ fn a_program_finds_the_listener_that_was_asked_for_before_it() {
     if target.kind() == Kind::Sshd {
         return skip::because("sshd has no shim");
     }
-    let shim = Pid::from_raw(parent_of(agent_of(&target)).cast_signed()).unwrap();
+    let shim = Pid::from_raw(parent(target.gateway().agent_pid("box")).cast_signed()).unwrap();
     let port = free_port();
     let command = format!("grep -c ':{port:04X} ' /proc/net/tcp");
     kill_process(shim, Signal::STOP).unwrap();
@@ -221,17 +269,6 @@ fn a_program_finds_the_listener_that_was_asked_for_before_it() {
     assert_eq!(client.ok().trim(), "1");
 }
 
-/// The agent's process on the host.
-fn agent_of(target: &Target) -> u32 {
-    let agent = target.gateway().json(&["sandbox", "inspect", "box"])["pid"].as_u64().unwrap();
-    u32::try_from(agent).unwrap()
-}
-
-fn parent_of(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
-}
-
 /// What a TCP forward carries goes from the gateway to the program and back; the agent has no part in it.
 #[test]
 fn tcp_forwards_pass_the_agent_by() {
@@ -239,7 +276,7 @@ fn tcp_forwards_pass_the_agent_by() {
     if target.kind() == Kind::Sshd {
         return skip::because("sshd has no agent");
     }
-    let agent = agent_of(&target);
+    let agent = target.gateway().agent_pid("box");
     let (far, near) = (free_port(), free_port());
     let server = Server::start(&target, "echo", "0");
     let (home, home_port) = Home::tcp();
@@ -256,6 +293,9 @@ fn tcp_forwards_pass_the_agent_by() {
     // Each visitor is a session, and a session is a link of its own with a few descriptors.
     let visiting = descriptors(agent) - before;
     assert!(visiting < 25, "the agent holds {visiting} more descriptors");
+    // Unlike sshd's, ours notice a peer that has vanished; see docs/forwarding.md.
+    assert_eq!(watched(&target, Side::Dialled, server.at.parse().unwrap()), (20, 20));
+    assert_eq!(watched(&target, Side::Taken, far), (5, 5));
     drop((homes, connections));
     for visitor in &mut visitors {
         visitor.wait(DEADLINE);

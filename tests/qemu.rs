@@ -18,7 +18,7 @@ use sandgate_tests::client::DEADLINE;
 use sandgate_tests::machine::{self, Needs};
 use sandgate_tests::process::Guard;
 use sandgate_tests::terminal::Terminal;
-use sandgate_tests::wait::{free_port, until};
+use sandgate_tests::wait::{free_port, is_wait_line, until};
 use sandgate_tests::{Feed, Options, Target, data, run};
 
 /// A port inside.
@@ -275,9 +275,30 @@ fn heavy_a_machine_boots_when_that_is_configured() {
     let machines: Vec<_> =
         std::fs::read_dir(gateway.data_dir().join("machines")).unwrap().flatten().collect();
     assert!(machines.iter().all(|it| !path(&it.path()).contains("template")), "{machines:?}");
+    assert_eq!(gateway.json(&["sandbox", "inspect", "box"])["start"], "cold");
     gateway.cli(&["sandbox", "pause", "box"]).ok();
     assert_eq!(target.exec("echo again").ok(), "again");
+
+    // Who comes meanwhile reads one line, and on a terminal, where it can be written anew, also what takes the time.
     gateway.cli(&["sandbox", "stop", "box"]).ok();
+    let output = target.exec("echo up");
+    assert_eq!(output.ok(), "up");
+    assert!(is_wait_line(&output.errors(), "box", "\n"), "{:?}", output.errors());
+    gateway.cli(&["sandbox", "stop", "box"]).ok();
+    let output = target.run_ssh(&["-tt", "box", "echo up"]);
+    assert_eq!(output.ok(), "up\r");
+    let errors = output.errors();
+    let (first, rest) = errors.split_once('\r').unwrap();
+    assert_eq!(first, "sandgate: starting box … ");
+    let (anew, end) = rest.rsplit_once('\r').and_then(|(rest, _)| rest.rsplit_once('\r')).unwrap();
+    assert!(is_wait_line(&format!("{}\n", end.trim_end()), "box", "\n"), "{errors:?}");
+    for line in anew.split('\r') {
+        let (line, step) =
+            line.trim_end().split_once(" (").unwrap_or((line.trim_end(), "booting the kernel)"));
+        assert!(is_wait_line(&format!("{line}\n"), "box", "\n"), "{errors:?}");
+        assert_eq!(step, "booting the kernel)", "{errors:?}");
+    }
+    assert!(errors.ends_with("\r\n") && errors.matches('\n').count() == 1, "{errors:?}");
 }
 
 #[test]
@@ -297,6 +318,7 @@ fn heavy_a_machine_boots_when_none_can_be_copied() {
     assert_eq!(target.exec("echo up").ok(), "up");
     let inspect = target.gateway().json(&["sandbox", "inspect", "box"]);
     assert!(inspect["warnings"].to_string().contains("It boots"), "{inspect}");
+    assert_eq!(inspect["start"], "cold", "{inspect}");
 }
 
 /// The configured kernel is not there: nothing but the sandbox's own is used.

@@ -8,15 +8,18 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Pid;
 
 use sandgate_tests::agent::Agent;
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::machine::{self, Needs};
 use sandgate_tests::wait::scaled;
-use sandgate_tests::{Feed, Options, Target, paths, rootfs, run};
+use sandgate_tests::{Feed, Options, Output, Target, paths, rootfs, run};
 
 /// Bytes through a machine and back; under emulation some 20 to 50 MiB a second.
 const BULK: usize = 1 << 30;
@@ -63,6 +66,190 @@ fn heavy_a_machine_has_a_disk_a_console_and_vsock() {
     let script = format!("i=0; while [ $i -lt {count} ]; do ssh-add -l || exit 1; i=$((i+1)); done");
     let text = run(&mut agent.ssh(&target, &["-A", "box", &script]), Feed::Null, PATIENCE).ok();
     assert_eq!(text.lines().filter(|line| line.contains(&fingerprint)).count(), count);
+}
+
+/// Memory of the machines below, and what their processes may have beside it, in bytes.
+const MEMORY: u64 = 256 << 20;
+const OVERHEAD: u64 = 384 << 20;
+/// The small disk, in bytes.
+const DISK: u64 = 64 << 20;
+/// What two copies of one machine may not have in common, one a line. First of all: what is drawn at once.
+const OWN: &str = "python3 -c 'import os; print(os.getrandom(32).hex(), os.urandom(32).hex(), sep=chr(10))'; \
+    head -c 32 /dev/urandom | sha256sum; cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id; \
+    cat /proc/sys/kernel/hostname";
+
+/// Two machines of one kernel, image and size: both are copies of one that has booted, they share nothing, and neither they nor their processes
+/// get more than they were given.
+#[test]
+fn heavy_two_copies_of_a_machine_are_two_machines_in_two_jails() {
+    let Some(needs) = Needs::find() else { return };
+    let image = rootfs::image().display().to_string();
+    let mut words: Vec<String> = ["--driver", "qemu", "--memory", "256M", "--cpus", "1.5", "--image", &image]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend(["--disk".to_owned(), format!("{}M", DISK >> 20)]);
+    let target = Target::start_with(&Options {
+        extra_toml: needs.toml(""),
+        create_args: words.clone(),
+        ..Options::default()
+    });
+    let gateway = target.gateway();
+    let saved = template(gateway.data_dir());
+    gateway.create_sandbox("twin", &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let twin = gateway.token("twin", &[]).token;
+    let in_twin = |command: &str| run(&mut target.ssh(&["-l", &twin, "box", command]), Feed::Null, DEADLINE);
+    let own = [own_of(|command| target.exec(command)), own_of(in_twin)];
+    clock(in_twin);
+    for (one, other) in own[0].iter().zip(&own[1]) {
+        assert_ne!(one, other, "both have it: {own:#?}");
+    }
+    // The same one, started again, is a new copy with its own name for itself.
+    gateway.cli(&["sandbox", "stop", "box"]).ok();
+    gateway.start_sandbox("box");
+    let again = own_of(|command| target.exec(command));
+    clock(|command| target.exec(command));
+    assert_eq!(again[MACHINE_ID..], own[0][MACHINE_ID..], "{own:#?}");
+    for (one, other) in again.iter().zip(&own[0]).take(MACHINE_ID) {
+        assert_ne!(one, other, "drawn before and after: {again:#?} {:#?}", own[0]);
+    }
+    for name in ["box", "twin"] {
+        let inspect = gateway.json(&["sandbox", "inspect", name]);
+        assert_eq!(inspect["start"], "warm", "{inspect}");
+    }
+    assert_eq!(template(gateway.data_dir()), saved, "another machine has booted");
+
+    // Its disk, which can be filled.
+    let full = target.exec("echo mine >/root/only; cat /dev/zero >/root/fill");
+    assert!(full.code != 0 && full.errors().contains("No space left on device"), "{}", full.errors());
+    let size: u64 = target.exec("stat -c %s /root/fill").ok().parse().unwrap();
+    assert!((DISK / 2..DISK).contains(&size), "{size} bytes were written to a disk of {DISK}");
+    assert_eq!(
+        in_twin(
+            "ls -A /root/only 2>/dev/null; head -c 1000000 /dev/zero >/root/file && stat -c %s /root/file"
+        )
+        .ok(),
+        "1000000"
+    );
+    assert_eq!(target.exec("rm /root/fill; echo more >>/root/only; cat /root/only").ok(), "mine\nmore");
+
+    // Its processors and memory: as many whole ones as hold what was asked for, and not more of the host's time than that.
+    assert_eq!(target.exec("grep -c ^processor /proc/cpuinfo").ok(), "2");
+    let memory: u64 =
+        target.exec("sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").ok().parse().unwrap();
+    assert!((MEMORY * 3 / 4..=MEMORY).contains(&(memory << 10)), "{memory} KiB of memory");
+
+    let users: Vec<Vec<u32>> = ["box", "twin"].map(|name| jailed(&target, name)).into();
+    if rustix::process::geteuid().is_root() {
+        assert!(users[0].iter().all(|user| !users[1].contains(user)), "one user for two machines: {users:?}");
+    }
+}
+
+/// What a copy takes to start, at most, in seconds.
+const START: f64 = 5.0;
+/// Of the lines of [`OWN`], where those begin that stay the same for one machine.
+const MACHINE_ID: usize = 5;
+
+/// The lines of [`OWN`].
+fn own_of(exec: impl Fn(&str) -> Output) -> Vec<String> {
+    let lines: Vec<String> = exec(OWN).ok().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), MACHINE_ID + 2, "{lines:#?}");
+    lines
+}
+
+/// Expects that the time inside is the host's. It is set to that of the moment when the start began.
+fn clock(exec: impl Fn(&str) -> Output) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let before = now();
+    let inside: f64 = exec("date +%s.%N").ok().parse().unwrap();
+    let after = now();
+    assert!(
+        (before - START..after + 1.0).contains(&inside),
+        "inside it is {inside}, outside it was {before} to {after}"
+    );
+}
+
+/// The saved machine that others are copies of: its name, inode and time of change.
+fn template(data: &Path) -> (PathBuf, u64, i64, i64) {
+    let entries = fs::read_dir(data.join("machines")).unwrap().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "template")).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    let meta = fs::metadata(found[0].join("state")).unwrap();
+    (found.remove(0), meta.ino(), meta.ctime(), meta.ctime_nsec())
+}
+
+/// Expects that the machine's QEMU and vsock device are shut in. Returns the users that they run as.
+fn jailed(target: &Target, name: &str) -> Vec<u32> {
+    let (id, qemu) = (machine::id(target, name), machine::qemu_pid(target, name));
+    let processes = machine::processes_of(&id);
+    let is_device = |line: &str| line.split(' ').next().is_some_and(|it| it.ends_with("vhost-device-vsock"));
+    let device = processes.iter().find(|(_, line)| is_device(line)).expect("a vsock device").0;
+    let mut users = Vec::new();
+    for (what, pid) in [("QEMU", qemu), ("the vsock device", device)] {
+        let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        let status = fs::read_to_string(proc.join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+            line.unwrap_or_else(|| panic!("{what}: no {name} in {status}"))
+                .split_whitespace()
+                .collect::<Vec<_>>()
+        };
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(field(set), ["0000000000000000"], "{what}: {set}");
+        }
+        assert_eq!(field("NoNewPrivs"), ["1"], "{what}");
+        if what == "QEMU" {
+            assert_eq!(field("Seccomp"), ["2"], "{what}: without a filter of system calls");
+        }
+        for namespace in ["mnt", "net", "ipc", "uts"] {
+            let of = |process: &Path| fs::read_link(process.join("ns").join(namespace)).unwrap();
+            assert_ne!(of(&proc), of(Path::new("/proc/self")), "{what} is in the host's {namespace}");
+        }
+        // What it sees of the host is programs, and of the data directory its own.
+        for hidden in ["proc", "sys", "run", "etc/passwd", "etc/shadow", "var/log"] {
+            assert!(!proc.join("root").join(hidden).exists(), "{what} sees /{hidden}");
+        }
+        let data = proc.join("root").join(target.gateway().data_dir().strip_prefix("/").unwrap());
+        let known = ["sandboxes", "images", "image-store", "machines", "agents"];
+        for entry in fs::read_dir(&data).unwrap().flatten() {
+            assert!(known.iter().any(|it| entry.file_name() == *it), "{what} sees the gateway's {entry:?}");
+        }
+        let seen: Vec<_> =
+            fs::read_dir(data.join("sandboxes")).unwrap().flatten().map(|it| it.file_name()).collect();
+        assert_eq!(seen, [id.as_str()], "{what} sees other sandboxes");
+        if rustix::process::geteuid().is_root() {
+            for (field, ids) in ["Uid", "Gid"].map(|name| (name, field(name))) {
+                assert!(ids.iter().all(|id| *id == ids[0] && *id != "0"), "{what}: {field} {ids:?}");
+            }
+            assert_eq!(field("Groups"), Vec::<&str>::new(), "{what}");
+            users.push(field("Uid")[0].parse().unwrap());
+            limited(what, pid, &id);
+        }
+    }
+    users
+}
+
+/// Expects that the control groups of a process are its sandbox's, with the limits of the machines above.
+fn limited(what: &str, pid: Pid, id: &str) {
+    let find = format!("find /sys/fs/cgroup -type d -path '*{id}*' 2>/dev/null; true");
+    let groups = run(Command::new("sh").args(["-c", &find]), Feed::Null, DEADLINE).text();
+    let pid = pid.as_raw_nonzero().to_string();
+    let limit = |files: &[&str]| {
+        let holds = |group: &&str| {
+            fs::read_to_string(Path::new(group).join("cgroup.procs"))
+                .is_ok_and(|it| it.lines().any(|it| it == pid))
+        };
+        let values = groups
+            .lines()
+            .filter(holds)
+            .flat_map(|group| files.iter().map(move |file| Path::new(group).join(file)));
+        values.filter_map(|file| fs::read_to_string(file).ok()).map(|text| text.trim().to_owned()).next()
+    };
+    let memory = (MEMORY + OVERHEAD).to_string();
+    assert_eq!(limit(&["memory.limit_in_bytes", "memory.max"]), Some(memory), "{what}: {groups}");
+    assert_eq!(limit(&["pids.max"]).as_deref(), Some("256"), "{what}: {groups}");
+    let cpu = limit(&["cpu.cfs_quota_us", "cpu.max"]).unwrap_or_default();
+    assert!(cpu == "150000" || cpu == "150000 100000", "{what}: {cpu:?} {groups}");
 }
 
 #[test]

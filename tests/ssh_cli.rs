@@ -309,7 +309,7 @@ fn escape_keys_work_at_the_start_of_a_line_only() {
         return;
     }
     let target = Target::start();
-    let script = "stty -echo; echo up; while read -r l; do echo \"<$l>\"; done";
+    let script = "stty -echo -ixon; echo up; while read -r l; do echo \"<$l>\"; done";
     let mut terminal = Terminal::spawn(&command(&target, &["-t", "box", script]), 80, 24);
     terminal.expect("up");
     terminal.send("~?");
@@ -320,11 +320,26 @@ fn escape_keys_work_at_the_start_of_a_line_only() {
     terminal.expect("<a~.>");
     terminal.send("~~.\r");
     terminal.expect("<~.>");
+    // Keys by which docker leaves a container are keys like all others.
+    terminal.send("\x10\x11.\r");
+    terminal.expect("<\x10\x11.>");
     terminal.send("~.");
     terminal.expect("Connection to box closed.");
     assert_eq!(terminal.wait(), 255);
     let gone = || target.gateway().json(&["session", "ls"]).as_array().unwrap().is_empty();
     assert!(until(Duration::from_secs(10), gone), "the session lives on");
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -f 'stty -[e]cho'").code == 1));
+    // What the command has detached itself lives on.
+    let detached = "setsid sleep 4718 </dev/null >/dev/null 2>&1 & echo up; cat";
+    let mut leaving = Terminal::spawn(&command(&target, &["-t", "box", detached]), 80, 24);
+    leaving.expect("up");
+    leaving.send("~.");
+    assert_eq!(leaving.wait(), 255);
+    assert!(until(Duration::from_secs(20), || target.exec("pgrep -x cat").code == 1));
+    target.exec("pkill -x -f 'sleep 4718'").ok();
+    let help = run(&mut target.gateway().command(&["ssh", "--help"]), Feed::Null, DEADLINE).ok();
+    let words: Vec<_> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("(~. ends the session, ~? lists the others)"), "{help}");
 
     let mut other = Terminal::spawn(&command(&target, &["-e", "^]", "-t", "box", script]), 80, 24);
     other.expect("up");

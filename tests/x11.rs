@@ -1,8 +1,9 @@
 //! X11 forwarding: a program on the far side reaches the user's display, with the cookie that it was given.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests report by panicking")]
 
-use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::forward::{Home, Near};
@@ -35,16 +36,6 @@ s.sendall(struct.pack("<BBHHHHH", 0x6c, 0, 11, 0, len(name), len(cookie), 0) + p
 print(s.recv(100).decode(), flush=True)
 "#;
 
-/// A display at home: where it listens, and its name.
-fn display() -> (Home, String) {
-    for number in 20..999 {
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", 6000 + number)) {
-            return (Home::Tcp(listener), format!("127.0.0.1:{number}"));
-        }
-    }
-    panic!("no port for a display");
-}
-
 /// What a program says when it comes; answered with `welcome`.
 fn greet(mut program: Near) -> Vec<u8> {
     // Byte order, 11.0, a name of 18 bytes and a cookie of 16.
@@ -65,7 +56,7 @@ fn start() -> Option<Target> {
 #[test]
 fn a_program_reaches_the_display_with_its_cookie() {
     let Some(target) = start() else { return };
-    let (home, name) = display();
+    let (home, name) = Home::display();
     let mut command = target.ssh(&["-Y", "box", &format!("python3 -c '{PROGRAM}'; python3 -c '{PROGRAM}'")]);
     let mut session = Guard::spawn(
         command.env("DISPLAY", &name).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()),
@@ -80,10 +71,47 @@ fn a_program_reaches_the_display_with_its_cookie() {
     assert_eq!(text, "welcome\nwelcome\n");
 }
 
+/// The cookie that the server of the next test gives to programs that it shall not trust.
+const UNTRUSTED: &str = "00112233445566778899aabbccddeeff";
+
+/// `ssh -X` has `xauth` ask the display for a cookie of limited rights and life. Without a display that gives such, this stands in its place.
+const XAUTH: &str = r#"#!/bin/sh
+echo "$*" >>$0.log
+case "$*" in
+*generate*untrusted*) ;;
+*list*) echo "any/unix:1  MIT-MAGIC-COOKIE-1  COOKIE" ;;
+esac
+"#;
+
+#[test]
+fn an_untrusted_program_gets_the_cookie_of_limited_rights_and_no_longer_than_that_lives() {
+    let Some(target) = start() else { return };
+    let xauth = target.dir().join("xauth");
+    std::fs::write(&xauth, XAUTH.replace("COOKIE\"", &format!("{UNTRUSTED}\""))).unwrap();
+    std::fs::set_permissions(&xauth, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (home, name) = Home::display();
+    let program = format!("python3 -c '{PROGRAM}'");
+    let script = format!("{program}; sleep 6; {program} 2>/dev/null; echo $?");
+    // Debian's ssh trusts by itself.
+    let mut command = target.ssh(&["-X", "-o", "ForwardX11Trusted=no", "-o", "ForwardX11Timeout=4s", "-o"]);
+    command.arg(format!("XAuthLocation={}", xauth.display())).args(["box", &script]);
+    let mut session = Guard::spawn(command.env("DISPLAY", &name).stdin(Stdio::null()).stdout(Stdio::piped()));
+    let said = greet(home.accept());
+    let cookie: String = said[32..].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(cookie, UNTRUSTED);
+    let mut text = String::new();
+    std::io::Read::read_to_string(session.child().stdout.as_mut().unwrap(), &mut text).unwrap();
+    // The second came too late: the client refuses its channel, and it is told nothing but the end.
+    assert!(text.starts_with("welcome\n") && !text[8..].contains("welcome"), "{text}");
+    assert_eq!(session.wait(Duration::from_secs(10)), Some(0), "{text}");
+    let asked = std::fs::read_to_string(xauth.with_extension("log")).unwrap();
+    assert!(asked.contains("generate") && asked.contains("untrusted"), "{asked}");
+}
+
 #[test]
 fn a_wrong_cookie_does_not_reach_it() {
     let Some(target) = start() else { return };
-    let (home, name) = display();
+    let (home, name) = Home::display();
     let mut command = target.ssh(&["-Y", "box", &format!("python3 -c '{PROGRAM}' wrong; echo $?")]);
     let output = run(command.env("DISPLAY", &name), Feed::Null, DEADLINE);
     assert!(!output.text().contains("welcome"), "{}", output.text());
@@ -99,7 +127,7 @@ fn a_wrong_cookie_does_not_reach_it() {
 #[test]
 fn only_sessions_that_ask_have_a_display_and_each_has_its_own() {
     let Some(target) = start() else { return };
-    let (_home, name) = display();
+    let (_home, name) = Home::display();
     assert_eq!(target.exec("echo \"[$DISPLAY]\"").ok(), "[]");
     let ask = || {
         let mut command = target.ssh(&["-Y", "box", "echo $DISPLAY; sleep 1000"]);
@@ -123,7 +151,7 @@ fn nothing_is_left_when_the_session_ends() {
     if target.kind() == Kind::Sshd {
         return skip::because("sshd leaves the cookie in ~/.Xauthority");
     }
-    let (_home, name) = display();
+    let (_home, name) = Home::display();
     let look = "stat -c '%a %F' $XAUTHORITY ${XAUTHORITY%/*}; ls -d /tmp/xauth-* | wc -l; grep -c ' 0A ' /proc/net/tcp";
     let mut command = target.ssh(&["-Y", "box", look]);
     let output = run(command.env("DISPLAY", &name), Feed::Null, DEADLINE);
@@ -142,7 +170,7 @@ fn without_the_scope_there_is_no_display_and_the_session_works() {
         return;
     }
     let target = Target::start();
-    let (_home, name) = display();
+    let (_home, name) = Home::display();
     let token = target.gateway().token("box", &["--scopes", "shell,exec"]).token;
     let user = format!("User={token}");
     let mut command = target.ssh(&["-Y", "-o", &user, "-o", "LogLevel=INFO", "box", "echo \"[$DISPLAY]\""]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandgate_tests::agent::Agent;
+use sandgate_tests::agent::{Agent, Shell};
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::wait::{scaled, until};
 use sandgate_tests::{Feed, Kind, Target, run, skip};
@@ -10,7 +10,7 @@ use sandgate_tests::{Feed, Kind, Target, run, skip};
 use super::{descriptors, guest_agent, metric};
 
 /// A program inside, which asks for the list of keys and ends its direction.
-const ASK_AND_END: &str = "import os,socket\n\
+pub const ASK_AND_END: &str = "import os,socket\n\
     s=socket.socket(socket.AF_UNIX)\n\
     s.connect(os.environ['SSH_AUTH_SOCK'])\n\
     s.settimeout(10)\n\
@@ -23,7 +23,7 @@ const ASK_AND_END: &str = "import os,socket\n\
     \x20d+=p\n\
     print(d.hex())";
 /// A program inside, which waits for the agent to say something, or to end.
-const LISTEN: &str = "import os,socket\n\
+pub const LISTEN: &str = "import os,socket\n\
     s=socket.socket(socket.AF_UNIX)\n\
     s.connect(os.environ['SSH_AUTH_SOCK'])\n\
     s.settimeout(10)\n\
@@ -36,7 +36,7 @@ const HOLD: &str = "import os,socket,time\n\
     print('asked',flush=True)\n\
     time.sleep(600)";
 
-fn python(program: &str) -> String {
+pub fn python(program: &str) -> String {
     format!("/usr/bin/python3 -c \"{program}\"")
 }
 
@@ -108,26 +108,89 @@ fn an_answer_before_the_end_arrives_whole() {
     }
 }
 
+/// Places of one session.
+const PLACES: usize = 64;
+/// Takes as many places, asks on each for the list of keys, and lives on after what its argument says: `ask` reads the answers and keeps
+/// the places; `end` ends its direction first and reads to the end; `wait` closes what the other side has ended; `hold` does nothing.
+const TAKE: &str = "import os,socket,sys,time\n\
+    how=sys.argv[1]\n\
+    some=[socket.socket(socket.AF_UNIX) for _ in range(64)]\n\
+    for s in some:\n\
+    \x20s.settimeout(20)\n\
+    \x20s.connect(os.environ['SSH_AUTH_SOCK'])\n\
+    \x20s.sendall(b'\\0\\0\\0\\1\\x0b')\n\
+    \x20if how=='end': s.shutdown(socket.SHUT_WR)\n\
+    def rest(s):\n\
+    \x20while s.recv(9): pass\n\
+    \x20return b''\n\
+    said=[rest(s) if how=='wait' else s.recv(9,socket.MSG_WAITALL) for s in some if how!='hold']\n\
+    if how=='wait':\n\
+    \x20for s in some: s.close()\n\
+    if how=='end': said+=[rest(s) for s in some]\n\
+    print(sum(len(b)==9 for b in said),'answers',sum(b==b'' for b in said),'ends',flush=True)\n\
+    time.sleep(600)";
+/// Does with each connection what the file says: `answer` until the program ends its direction and close then; `end` its own direction
+/// before the program has; `ignore` it for ever; `keep` it for ever, but answer. Notes each question that it is asked.
+pub const OBEDIENT: &str = "def serve(connection):\n\
+    \x20do = open(sys.argv[1] + '.do').read()\n\
+    \x20if do == 'end': connection.shutdown(socket.SHUT_WR)\n\
+    \x20while connection.recv(5):\n\
+    \x20\x20open(sys.argv[1] + '.asked', 'a').write('x')\n\
+    \x20\x20if do in ('answer', 'keep'): connection.sendall(b'\\0\\0\\0\\5\\x0c\\0\\0\\0\\0')\n\
+    \x20if do in ('ignore', 'keep'): time.sleep(600)\n\
+    \x20connection.close()\n\
+    while True: threading.Thread(target=serve, args=(accept(),), daemon=True).start()\n";
+
+/// After each way in which a session's connections can end while it lives on itself, as many are served together again, at once: a
+/// single place that is still held would be one too many.
 #[test]
-fn a_killed_program_frees_its_place_though_the_agent_never_answers() {
-    if skip::oracle_lacks("metrics") {
+fn all_places_of_a_living_session_are_free_again_however_their_connections_end() {
+    if skip::oracle_lacks("limit") {
         return;
     }
     let target = Target::start();
-    let agent = Agent::of_python(&target, "all = []\nwhile True: all.append(accept())\n");
+    let mut agent = Agent::of_python(&target, OBEDIENT);
+    let (orders, asked) = (agent.socket().with_extension("do"), agent.socket().with_extension("asked"));
     let mut shell = agent.shell(&target);
-    for _ in 0..10 {
-        shell.tell(&format!("{} & PIDS=\"$PIDS $!\"", python(HOLD)));
-        assert_eq!(shell.line(), "asked");
+    shell.tell(&format!("T=$(mktemp); cat >$T <<'END'\n{TAKE}\nEND"));
+    let take =
+        |shell: &mut Shell, how: &str| shell.tell(&format!("/usr/bin/python3 $T {how} & PIDS=\"$PIDS $!\""));
+    let all_asked = || std::fs::metadata(&asked).is_ok_and(|file| file.len() == PLACES as u64);
+    for (round, agent_does, program_does) in [
+        ("the program ends its direction first", "answer", "end"),
+        ("the agent ends its direction first", "end", "wait"),
+        ("the agent is killed", "ignore", "wait"),
+        ("the program is killed", "ignore", "hold"),
+    ] {
+        std::fs::write(&orders, agent_does).unwrap();
+        std::fs::write(&asked, "").unwrap();
+        take(&mut shell, program_does);
+        if agent_does == "ignore" {
+            assert!(until(DEADLINE, all_asked), "{round}");
+        }
+        if round == "the agent is killed" {
+            agent.kill();
+        }
+        let seen = match program_does {
+            "end" => "64 answers 64 ends",
+            "wait" => "0 answers 64 ends",
+            _ => "0 answers 0 ends",
+        };
+        assert_eq!(shell.line(), seen, "{round}");
+        match round {
+            "the agent is killed" => agent.start_python(OBEDIENT),
+            "the program is killed" => shell.tell("kill -9 $!"),
+            _ => {}
+        }
+        std::fs::write(&orders, "answer").unwrap();
+        take(&mut shell, "ask");
+        assert_eq!(shell.line(), "64 answers 0 ends", "after: {round}; {}", target.log());
+        shell.tell("kill -9 $!");
     }
-    assert!(until(DEADLINE, || metric(&target, "sandgate_agent_connections") == 10));
-    shell.tell("kill -9 $PIDS");
-    let free = || metric(&target, "sandgate_agent_connections") == 0;
-    assert!(
-        until(Duration::from_secs(10), free),
-        "{} places are held",
-        metric(&target, "sandgate_agent_connections")
-    );
+    shell.tell("kill -9 $PIDS 2>/dev/null");
+    let held = || metric(&target, "sandgate_agent_connections");
+    assert!(until(Duration::from_secs(10), || held() == 0), "{} places are held", held());
+    assert_eq!(shell.ask("ssh-add -l"), (1, "The agent has no identities.\n".to_owned()));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sandgate_tests::agent::Agent;
+use sandgate_tests::agent::{Agent, Shell};
 use sandgate_tests::wait::{scaled, until};
 use sandgate_tests::{Feed, Kind, Target, run, skip};
 
+use super::ends::OBEDIENT;
+use super::native::native;
 use super::{descriptors, guest_agent, metric};
 
 #[test]
@@ -72,6 +74,48 @@ const CROWD: &str = "import os,select,socket,sys\n\
     \x20\x20else: print('closed',flush=True); sys.exit(1)\n\
     \x20print(len(answered),len(some),flush=True)";
 
+/// Fills all places with connections of which one side ends its direction and the other does not: the `program`, once it has its answer,
+/// or the `agent`. Then asks on one more, and says whether
+/// half a minute has passed since the first.
+const HALF_ENDED: &str = "import os,socket,sys,time\n\
+    ask=b'\\0\\0\\0\\1\\x0b'\n\
+    def connect():\n\
+    \x20s=socket.socket(socket.AF_UNIX)\n\
+    \x20s.settimeout(60)\n\
+    \x20s.connect(os.environ['SSH_AUTH_SOCK'])\n\
+    \x20return s\n\
+    before=time.monotonic()\n\
+    some=[connect() for _ in range(64)]\n\
+    for s in some:\n\
+    \x20if sys.argv[1]=='agent': assert s.recv(9)==b''\n\
+    \x20else: s.sendall(ask); assert len(s.recv(9))==9; s.shutdown(socket.SHUT_WR)\n\
+    print('held',flush=True)\n\
+    s=connect()\n\
+    s.sendall(ask)\n\
+    answer=len(s.recv(9))\n\
+    took=time.monotonic()-before\n\
+    print(answer,'in time' if 28<took<55 else took,flush=True)";
+
+/// A session in which all places are held like that, and its agent. Where the program ends first, the client is ours: stock `ssh` closes
+/// the whole connection then.
+fn half_ended(target: &Target, who: &str) -> (Agent, Shell) {
+    let by_program = who == "program";
+    let script = if by_program {
+        OBEDIENT.replace("(accept(),)", "(listener.accept()[0],)")
+    } else {
+        OBEDIENT.to_owned()
+    };
+    let agent = Agent::of_python(target, &script);
+    let orders = agent.socket().with_extension("do");
+    std::fs::write(&orders, if by_program { "keep" } else { "end" }).unwrap();
+    let mut shell =
+        if by_program { Shell::spawn(&mut native(target, &agent, "sh")) } else { agent.shell(target) };
+    shell.tell(&format!("exec /usr/bin/python3 -c \"{HALF_ENDED}\" {who}"));
+    assert_eq!(shell.line(), "held", "{who}");
+    std::fs::write(&orders, "answer").unwrap();
+    (agent, shell)
+}
+
 #[test]
 fn heavy_sixty_four_are_served_at_once_and_the_rest_waits_for_longer_than_half_a_minute() {
     if skip::oracle_lacks("limit") {
@@ -84,7 +128,7 @@ fn heavy_sixty_four_are_served_at_once_and_the_rest_waits_for_longer_than_half_a
     // All that may wait: 64 announced, and some in the kernel's queue.
     shell.tell(&format!("exec /usr/bin/python3 -c \"{CROWD}\" 180"));
     let mut last = String::new();
-    let mut reaches = |shell: &sandgate_tests::agent::Shell, wanted: &str| {
+    let mut reaches = |shell: &Shell, wanted: &str| {
         let reached = until(Duration::from_secs(10), || {
             last = shell.try_line().unwrap_or(std::mem::take(&mut last));
             last == wanted
@@ -93,9 +137,15 @@ fn heavy_sixty_four_are_served_at_once_and_the_rest_waits_for_longer_than_half_a
     };
     reaches(&shell, "64 180");
     assert_eq!(metric(&target, "sandgate_agent_connections"), 64);
+    // Beside it, since it takes as long: sessions whose places are held by what is over on one side only. Those are given back, after
+    // half a minute in which the other side might end too.
+    let half_ended = ["program", "agent"].map(|who| (who, half_ended(&target, who)));
     // Nobody is served meanwhile, and nobody is turned away.
     std::thread::sleep(Duration::from_secs(35));
     assert_eq!(shell.try_line(), None);
+    for (who, (_agent, shell)) in &half_ended {
+        assert_eq!(shell.line(), "9 in time", "places that the {who} has half ended");
+    }
     for left in [116, 52] {
         shell.tell("64");
         reaches(&shell, &format!("{} {left}", left.min(64)));

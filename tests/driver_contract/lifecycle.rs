@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::process::Guard;
-use sandgate_tests::wait::until;
+use sandgate_tests::wait::{is_wait_line, until};
 use sandgate_tests::{Feed, rootfs, run};
 
 use crate::ground::{Ground, Kind};
@@ -45,7 +45,7 @@ fn wake(ground: &mut Ground) {
     ground.target.gateway().cli(&["sandbox", "stop", "box"]).ok();
     let output = ground.exec("echo up");
     assert_eq!(output.ok(), "up");
-    assert!(output.errors().starts_with("sandgate: Starting sandbox box"), "{}", output.errors());
+    assert!(is_wait_line(&output.errors(), "box", "\n"), "{:?}", output.errors());
     assert_eq!(ground.exec("echo up").errors(), "", "it says so once");
 }
 

@@ -49,10 +49,15 @@ impl Agent {
     pub fn of_python(target: &Target, program: &str) -> Self {
         let mut agent = Self::stopped(target);
         agent.own = Some(Box::new(Self::start(target)));
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg("-c").arg(format!("{PRELUDE}{program}")).arg(&agent.socket);
-        agent.spawn(&mut command);
+        agent.start_python(program);
         agent
+    }
+
+    /// Starts a program as for [`Agent::of_python`] at the same socket, for one that was killed.
+    pub fn start_python(&mut self, program: &str) {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg("-c").arg(format!("{PRELUDE}{program}")).arg(&self.socket);
+        self.spawn(&mut command);
     }
 
     /// No agent yet; [`Agent::start_again`] starts `ssh-agent`.

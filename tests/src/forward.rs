@@ -2,10 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{ChildStdout, Stdio};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::process::Guard;
 use crate::target::Target;
@@ -218,11 +221,28 @@ impl Home {
         Self::Unix(UnixListener::bind(path).unwrap())
     }
 
+    /// A display of the X Window System: where it listens, and its name.
+    ///
+    /// # Panics
+    /// When there is no port for one.
+    pub fn display() -> (Self, String) {
+        let listen = |number: u16| Some((TcpListener::bind(("127.0.0.1", 6000 + number)).ok()?, number));
+        let (listener, number) = (20..999).find_map(listen).expect("no port for a display");
+        (Self::Tcp(listener), format!("127.0.0.1:{number}"))
+    }
+
     /// The next connection.
     ///
     /// # Panics
-    /// When accepting fails.
+    /// When nobody comes in time.
     pub fn accept(&self) -> Near {
+        let listener = match self {
+            Self::Tcp(it) => it.as_fd(),
+            Self::Unix(it) => it.as_fd(),
+        };
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        let came = poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&patience)).unwrap();
+        assert!(came > 0, "nobody came within {PATIENCE:?}");
         match self {
             Self::Tcp(it) => Near::Tcp(it.accept().unwrap().0),
             Self::Unix(it) => Near::Unix(it.accept().unwrap().0),
@@ -259,4 +279,33 @@ print(b.decode())'"
 /// When it is gone.
 pub fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Which end of a connection inside is ours.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// The one that connected to a port.
+    Dialled,
+    /// The one that a listener on a port has taken.
+    Taken,
+}
+
+/// How many connections of that port have an end of ours inside the sandbox, and in how many of those the kernel keeps watch for a peer that has
+/// vanished.
+///
+/// # Panics
+/// When the sandbox cannot be asked.
+pub fn watched(target: &Target, side: Side, port: u16) -> (usize, usize) {
+    let table = target.exec("cat /proc/net/tcp /proc/net/tcp6").ok();
+    let port = format!(":{port:04X}");
+    let ours = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|fields| {
+        let end = match side {
+            Side::Dialled => fields[2],
+            Side::Taken => fields[1],
+        };
+        // Established, or with an end from the other side.
+        end.ends_with(&port) && matches!(fields[3], "01" | "08")
+    });
+    let timers: Vec<bool> = ours.map(|fields| fields[5].starts_with("02:")).collect();
+    (timers.len(), timers.iter().filter(|is_on| **is_on).count())
 }

@@ -216,6 +216,30 @@ impl Gateway {
         Token { id: field("id"), token: field("token") }
     }
 
+    /// One number of the page of metrics.
+    ///
+    /// # Panics
+    /// When the page cannot be read, or has no such number.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut command = Command::new("curl");
+        command.args(["-sf", &format!("http://127.0.0.1:{}/metrics", self.http_port)]);
+        let page = run(&mut command, Feed::Null, COMMAND_DEADLINE).ok();
+        let line = page.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|line| line.split(' ').nth(1)?.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {page}"))
+    }
+
+    /// Process id of a sandbox's agent, on the host.
+    ///
+    /// # Panics
+    /// When the sandbox does not run.
+    #[track_caller]
+    pub fn agent_pid(&self, name: &str) -> u32 {
+        let pid = self.json(&["sandbox", "inspect", name])["pid"].as_u64().expect("a process id");
+        u32::try_from(pid).expect("a process id")
+    }
+
     /// Whether `sandbox inspect` calls it running.
     #[track_caller]
     pub fn is_running(&self, name: &str) -> bool {

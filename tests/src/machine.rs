@@ -153,6 +153,8 @@ pub struct Holdings {
     pub mounts: usize,
     /// Unix sockets that are bound in directories of sandboxes.
     pub sockets: usize,
+    /// Files of Unix sockets in these directories, whether anybody has them open or not.
+    pub socket_files: Vec<String>,
     /// Their control groups.
     pub groups: Vec<String>,
     /// Directories of sandboxes.
@@ -172,6 +174,8 @@ impl Holdings {
         };
         let find = "find /sys/fs/cgroup -type d -name '*sb-*' 2>/dev/null; true";
         let groups = run(Command::new("sh").args(["-c", find]), Feed::Null, DEADLINE).text();
+        let find = format!("find {data}/sandboxes -type s 2>/dev/null | sort; true");
+        let sockets = run(Command::new("sh").args(["-c", &find]), Feed::Null, DEADLINE).text();
         let ours = |line: &&str| ids.iter().any(|id| line.contains(id));
         let children = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let children = children.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
@@ -179,6 +183,7 @@ impl Holdings {
             processes: ids.iter().flat_map(|id| processes_of(id)).map(|(_, line)| line).collect(),
             mounts: count(&format!("/proc/{pid}/mountinfo"), &data),
             sockets: count("/proc/net/unix", &format!("{data}/sandboxes/")),
+            socket_files: sockets.lines().map(str::to_owned).collect(),
             groups: groups.lines().filter(ours).map(str::to_owned).collect(),
             directories: std::fs::read_dir(format!("{data}/sandboxes")).map_or(0, Iterator::count),
             children: children.map(|text| text.split_whitespace().count()).sum(),

@@ -214,6 +214,15 @@ impl Drop for Guard {
     }
 }
 
+/// The parent of a process.
+///
+/// # Panics
+/// When it is gone.
+pub fn parent(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
 /// Resident memory of a process in bytes; 0 when it is gone.
 pub fn resident(pid: u32) -> u64 {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();

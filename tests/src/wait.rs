@@ -16,6 +16,15 @@ pub fn until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Whether this is, to the byte, what a user reads on standard error who had to wait for a sandbox. `eol` ends a line of ours there.
+pub fn is_wait_line(text: &str, sandbox: &str, eol: &str) -> bool {
+    let rest = text.strip_prefix(&format!("sandgate: starting {sandbox} … "));
+    let time = rest.and_then(|rest| rest.strip_suffix(&format!(" s{eol}")));
+    time.is_some_and(|time| {
+        !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
+}
+
 /// A port that was free on loopback a moment ago.
 ///
 /// It lies below the range from which the kernel takes ports for outgoing connections, so that none of those takes it away before

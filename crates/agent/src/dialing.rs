@@ -218,7 +218,7 @@ fn connect(target: &Target) -> Result<OwnedFd, Errno> {
         Target::Tcp(address) => {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = new(family)?;
-            let _ = sockopt::set_tcp_nodelay(&socket, true);
+            net::tune(&socket);
             let result = rustix::net::connect(&socket, address);
             (socket, result)
         }

@@ -147,7 +147,7 @@ impl Listening {
         };
         let peer = match address.and_then(|a| SocketAddr::try_from(a).ok()) {
             Some(address) => {
-                let _ = sockopt::set_tcp_nodelay(&fd, true);
+                net::tune(&fd);
                 Peer::Tcp { host: address.ip().to_string(), port: address.port() }
             }
             None => Peer::Unix,

@@ -1,10 +1,12 @@
 //! What connecting and listening have in common: as whom, sockets' addresses, and the words for what failed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SocketAddrUnix, sockopt};
+use sandgate_wire::keepalive::TCP_IDLE;
 use sandgate_wire::message::{MAX_SOCKET_PATH, Reason};
 
 use crate::launch::{Base, Refusal, login};
@@ -50,6 +52,14 @@ pub fn unix_address(path: &[u8]) -> Result<(Vec<u8>, SocketAddrUnix), Refusal> {
     }
     let address = SocketAddrUnix::new(&path[..]).map_err(refusal)?;
     Ok((path, address))
+}
+
+/// Small writes go out at once, as with sshd, and a peer that has vanished is noticed. It works without.
+pub fn tune(socket: &OwnedFd) {
+    let _ = sockopt::set_tcp_nodelay(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, TCP_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(socket, TCP_IDLE);
+    let _ = sockopt::set_socket_keepalive(socket, true);
 }
 
 /// What the kernel's no means, in the words that sshd would use.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Accelerator, AdoptTarget, External, SandboxId};
+use crate::{Accelerator, AdoptTarget, External, SandboxId, StartMode};
 
 pub use image::{ImageName, ImageSource};
 
@@ -428,6 +428,9 @@ pub enum State {
         /// Who runs the processors of a virtual machine.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         accel: Option<Accelerator>,
+        /// How a virtual machine came up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<StartMode>,
         /// What this machine could not give it, one sentence each.
         warnings: Vec<String>,
     },

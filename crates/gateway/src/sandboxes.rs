@@ -352,14 +352,14 @@ impl Sandboxes {
         match known.driver.inspect(&known.spec.id).await {
             Ok(State::Running { .. }) => return Ok(known.guest),
             Ok(State::Paused { .. }) => {
-                progress.step(&format!("Resuming sandbox {}", known.spec.name));
+                progress.step(&format!("resuming {}", known.spec.name));
                 known.driver.resume(&known.spec.id).await?;
                 self.shared.registry.tell(id, RESUMED);
                 return Ok(known.guest);
             }
             _ => {}
         }
-        progress.step(&format!("Starting sandbox {}", known.spec.name));
+        progress.step(&format!("starting {}", known.spec.name));
         start::join_or_begin(&self.shared, &known, progress).await?;
         Ok(known.guest)
     }

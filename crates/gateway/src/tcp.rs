@@ -1,14 +1,11 @@
-//! What every TCP connection of ours is set to, whichever listener took it or whoever made it.
+//! What every TCP connection on the host is set to, whichever listener took it or whoever made it. Those inside a sandbox are set to the same where
+//! they are made: by `sandgate-guest` those that the gateway holds, by the agent its own.
 
 use std::io;
-use std::time::Duration;
 
+use sandgate_guest::TCP_IDLE;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-
-/// First probe of an idle TCP connection, and the pause between probes. The keepalives of the protocols above find dead peers sooner;
-/// this is for connections that have not logged in, for forwarded ones, and for middleboxes that forget.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Small writes go out at once, and a peer that has vanished is noticed.
 ///
@@ -16,7 +13,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The connection is gone already.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let keepalive = TcpKeepalive::new().with_time(TCP_IDLE).with_interval(TCP_IDLE);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
@@ -33,8 +30,8 @@ mod tests {
         assert!(!socket.keepalive().expect("an option"), "the test proves nothing when it is on by itself");
         tune(&stream).expect("tuned");
         assert!(socket.keepalive().expect("an option") && stream.nodelay().expect("an option"));
-        assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE);
-        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), TCP_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), TCP_IDLE);
         drop(client);
     }
 }

@@ -32,7 +32,7 @@ pub use forward::{Address, DialSpec, ListenAddress, ListenSpec, Peer};
 pub use guest::{AgentInfo, Guest, Timeouts};
 pub use listener::{Incoming, Listener};
 pub use process::{Process, ProcessControl, ProcessInput, ProcessOutput, Ready};
-pub use sandgate_wire::keepalive::Keepalive;
+pub use sandgate_wire::keepalive::{Keepalive, TCP_IDLE};
 pub use sandgate_wire::message::{FileProtocol, Files, Program};
 pub use spec::{ExecSpec, ExitStatus, PtySpec, WindowSize};
 pub use terminal::Terminal;

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
+use sandgate_wire::keepalive::TCP_IDLE;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -21,8 +22,8 @@ pub(crate) struct Over(AsyncFd<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        // As sshd. It works without.
-        let _ = stream.set_nodelay(true);
+        // It works without.
+        let _ = tune(&stream);
         Self(Arc::new(stream))
     }
 
@@ -65,6 +66,14 @@ impl Socket {
     }
 }
 
+/// Small writes go out at once, as with sshd; and, other than with sshd, a peer that has vanished is noticed, and its channel ends.
+fn tune(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, TCP_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, TCP_IDLE)?;
+    sockopt::set_socket_keepalive(stream, true)
+}
+
 impl Over {
     /// Ready when both sides have ended their direction, or one has reset the connection.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -75,5 +84,22 @@ impl Over {
             }
             guard.clear_ready();
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_has_keepalive_and_no_delay() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(!sockopt::socket_keepalive(&client).unwrap() && !client.nodelay().unwrap());
+        let socket = Socket::new(client);
+        assert!(sockopt::socket_keepalive(&*socket.0).unwrap() && socket.0.nodelay().unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&*socket.0).unwrap(), TCP_IDLE);
+        assert_eq!(sockopt::tcp_keepintvl(&*socket.0).unwrap(), TCP_IDLE);
     }
 }

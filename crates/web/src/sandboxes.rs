@@ -162,12 +162,14 @@ pub(crate) async fn remove(
 }
 
 fn view(info: SandboxInfo) -> SandboxView {
-    let (mut pid, mut since, mut warnings, mut reason, mut accel) = (None, None, Vec::new(), None, None);
+    let (mut pid, mut since, mut warnings, mut reason) = (None, None, Vec::new(), None);
+    let (mut accel, mut start) = (None, None);
     let state = match info.state {
         Ok(Doing::Created) => "created",
         Ok(Doing::Starting) => "starting",
-        Ok(Doing::Running { pid: agent, started_at, accel: runs, warnings: lacks }) => {
+        Ok(Doing::Running { pid: agent, started_at, accel: runs, start: how, warnings: lacks }) => {
             accel = runs.map(|accel| accel.to_string());
+            start = how.map(|how| how.to_string());
             (pid, since, warnings) = (Some(agent).filter(|pid| *pid != 0), date(started_at), lacks);
             "running"
         }
@@ -199,6 +201,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         pid,
         since,
         accel,
+        start,
         warnings,
         sessions: info.sessions,
         // An engine has a default of its own.

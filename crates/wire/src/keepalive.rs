@@ -6,6 +6,11 @@
 
 use std::time::Duration;
 
+/// First probe of an idle TCP connection, and the pause between probes, wherever one of ours is opened or taken: by the gateway, or in the guest for
+/// a forward. The keepalives of the protocols above find dead peers sooner; this is for connections that have not logged in, for forwarded ones, and
+/// for middleboxes that forget.
+pub const TCP_IDLE: Duration = Duration::from_secs(60);
+
 /// How often to ask, and how many missed answers in a row mean that the peer is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {

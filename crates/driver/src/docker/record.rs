@@ -52,6 +52,7 @@ pub(super) fn state(made: &Made, written: Phase, seen: &ContainerState) -> State
             pid: seen.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
             started_at: date(seen.started_at.as_deref()).unwrap_or_else(SystemTime::now),
             accel: None,
+            start: None,
             warnings: made.warnings.clone(),
         };
     }

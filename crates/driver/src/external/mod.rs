@@ -364,6 +364,7 @@ impl Driver for ExternalDriver {
                     pid: program.pid,
                     started_at: program.started_at,
                     accel: None,
+                    start: None,
                     warnings: Vec::new(),
                 },
                 // Without either it was the child of an earlier gateway.
@@ -373,7 +374,7 @@ impl Driver for ExternalDriver {
             });
         }
         Ok(match self.probe(id).await {
-            Ok(()) => State::Running { pid: 0, started_at, accel: None, warnings: Vec::new() },
+            Ok(()) => State::Running { pid: 0, started_at, accel: None, start: None, warnings: Vec::new() },
             Err(reason) => State::Stopped { cause: StopCause::Unreachable { reason }, at: SystemTime::now() },
         })
     }

@@ -103,6 +103,15 @@ pub enum StartMode {
     Cold,
 }
 
+impl fmt::Display for StartMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        })
+    }
+}
+
 impl QemuConfig {
     /// A configuration whose shim is this very program and whose agent must answer within 60 seconds: software emulation takes its time.
     pub fn new(data_dir: impl Into<PathBuf>, agent_path: impl Into<PathBuf>) -> Self {

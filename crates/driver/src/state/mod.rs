@@ -5,5 +5,5 @@ mod paths;
 pub(crate) mod process;
 mod record;
 
-pub(crate) use paths::{DataDir, SandboxDir, VSOCK_SOCKET};
+pub(crate) use paths::{DataDir, SandboxDir, VHOST_SOCKET, VSOCK_SOCKET};
 pub(crate) use record::{Identity, ImageMeta, Layer, LayerOwner, Meta, Phase, Record, read_json, write_json};

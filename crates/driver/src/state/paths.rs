@@ -84,6 +84,9 @@ impl DataDir {
 /// The hybrid vsock socket of a virtual machine, in its directory `vm`.
 pub(crate) const VSOCK_SOCKET: &str = "vsock";
 
+/// The socket between QEMU and its vsock device, beside that.
+pub(crate) const VHOST_SOCKET: &str = "vhost";
+
 /// One sandbox's directory.
 #[derive(Debug, Clone)]
 pub(crate) struct SandboxDir {
@@ -121,6 +124,12 @@ impl SandboxDir {
 
     pub(crate) fn shim_socket(&self) -> PathBuf {
         self.root.join("shim.sock")
+    }
+
+    /// All sockets that its processes may have made.
+    pub(crate) fn sockets(&self) -> [PathBuf; 4] {
+        let vm = self.vm();
+        [self.agent_socket(), self.shim_socket(), vm.join(VSOCK_SOCKET), vm.join(VHOST_SOCKET)]
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {

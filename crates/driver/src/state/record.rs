@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessRef;
-use crate::{Accelerator, StopCause};
+use crate::{Accelerator, StartMode, StopCause};
 
 /// Largest record that is read, in bytes; ours are a few kilobytes.
 const MAX_RECORD: u64 = 1 << 20;
@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// Who runs a virtual machine's processors.
     #[serde(default)]
     pub(crate) accel: Option<Accelerator>,
+    /// How a virtual machine came up.
+    #[serde(default)]
+    pub(crate) start: Option<StartMode>,
     /// What this machine could not give.
     #[serde(default)]
     pub(crate) warnings: Vec<String>,
@@ -49,7 +52,15 @@ pub(crate) enum Phase {
 
 impl Record {
     pub(crate) fn new(phase: Phase) -> Self {
-        Self { phase, shim: None, init: None, cgroups: Vec::new(), accel: None, warnings: Vec::new() }
+        Self {
+            phase,
+            shim: None,
+            init: None,
+            cgroups: Vec::new(),
+            accel: None,
+            start: None,
+            warnings: Vec::new(),
+        }
     }
 }
 

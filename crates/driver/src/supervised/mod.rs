@@ -209,7 +209,7 @@ impl Supervised {
             init.kill();
         }
         crate::shim::remove_leftovers(&record.cgroups);
-        for socket in [dir.agent_socket(), dir.shim_socket()] {
+        for socket in dir.sockets() {
             let _ = fs::remove_file(socket);
         }
         let mut after = record.clone();
@@ -351,7 +351,6 @@ impl Supervised {
             let reason = "its creation was interrupted; remove it and create it again".into();
             return Err(DriverError::StartFailed { id: id.clone(), reason });
         }
-        progress.step("starting the sandbox");
         if let Kind::Machine(settings) = &self.inner.kind {
             // What the operator says now, not what was said when it was made.
             let path = dir.machine();
@@ -500,6 +499,7 @@ impl Driver for Supervised {
                 pid: record.init.and_then(|init| u32::try_from(init.pid).ok()).unwrap_or_default(),
                 started_at,
                 accel: record.accel,
+                start: record.start,
                 warnings: record.warnings,
             },
             Phase::Paused { started_at } => State::Paused { started_at },

@@ -15,6 +15,7 @@ mod pump;
 mod quick_ack;
 mod session_channel;
 mod setup;
+mod waiting;
 mod x11;
 
 pub use config::server_config;

@@ -1,7 +1,7 @@
 //! One session channel from its opening to its close.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandgate_driver::Progress;
 use sandgate_guest::{ExitStatus, ProcessControl, WindowSize};
@@ -14,6 +14,7 @@ use super::agent_channel::ClientAgent;
 use super::forward::{ForSession, Settled};
 use super::pump::{self, OutputEnd};
 use super::setup::{self, Setup};
+use super::waiting::{End, TICK, WaitLine};
 use super::x11::Display;
 use crate::agent_forward::AgentForwarding;
 use crate::gateway::Gateway;
@@ -24,8 +25,8 @@ use crate::telemetry::Trace;
 const FAILED: u32 = 255;
 /// How long a last line may take to reach a client whose window is full.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Lines of progress kept for a client that does not read them; later ones are dropped, the reason of a failure never is.
-const MAX_PROGRESS_LINES: usize = 16;
+/// Steps of a start kept for a client that does not read them; later ones are dropped, the reason of a failure never is.
+const MAX_STEPS: usize = 16;
 
 /// Whether the session has a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +75,15 @@ pub(super) async fn run(
     if terminal_withheld {
         say(&mut writer, session::NO_TERMINAL, eol).await;
     }
+    let mut wait = WaitLine::new(pty.as_ref().map(|pty| pty.cols), eol);
     let request = SessionRequest { program, pty, env, agent, user: None, peer: Some(peer), trace };
 
     let started = tokio::select! {
-        started = start(&gateway, &principal, request, x11, settled, &mut writer, eol) => started,
-        reason = connection_end.ended() => return say_and_close(writer, reason.text(), eol).await,
+        started = start(&gateway, &principal, request, x11, settled, &mut writer, &mut wait) => started,
+        reason = connection_end.ended() => {
+            write(&mut writer, wait.end(End::Failed, Instant::now())).await;
+            return say_and_close(writer, reason.text(), eol).await;
+        }
     };
     let (session, display) = match started {
         Ok(started) => started,
@@ -180,7 +185,7 @@ async fn display(
     }
 }
 
-/// Starts the session, with the display if one was asked for, while what it waits for is shown on the channel's stderr.
+/// Starts the session, with the display if one was asked for, while the channel's stderr says that it waits for the sandbox.
 async fn start(
     gateway: &Arc<Gateway>,
     principal: &Principal,
@@ -188,10 +193,10 @@ async fn start(
     x11: Option<(X11Request, RequestQuestion)>,
     listeners: Settled,
     writer: &mut ChannelWriter,
-    eol: &str,
+    wait: &mut WaitLine,
 ) -> Result<(RunningSession, Option<Display>), session::SessionError> {
-    let (lines, mut waiting) = mpsc::channel(MAX_PROGRESS_LINES);
-    let progress = ProgressLines(lines);
+    let (steps, mut waiting) = mpsc::channel(MAX_STEPS);
+    let progress = Steps(steps);
     let mut starting = std::pin::pin!(async {
         let display = match x11 {
             Some((asked, question)) => display(gateway, principal, &asked, question, &progress).await,
@@ -201,32 +206,38 @@ async fn start(
         let session = session::start_after(gateway, principal, request, &progress, listeners.wait()).await?;
         Ok((session, display))
     });
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
     loop {
-        let line: String = tokio::select! {
+        let text = tokio::select! {
             biased;
             started = &mut starting => {
-                while let Ok(line) = waiting.try_recv() {
-                    say(writer, &line, eol).await;
+                while let Ok(step) = waiting.try_recv() {
+                    write(writer, wait.step(&step, Instant::now())).await;
                 }
+                let end = match &started {
+                    Err(session::SessionError::Sandbox(_)) => End::Failed,
+                    _ => End::Up,
+                };
+                write(writer, wait.end(end, Instant::now())).await;
                 return started;
             }
-            Some(line) = waiting.recv() => line,
+            Some(step) = waiting.recv() => wait.step(&step, Instant::now()),
+            _ = ticks.tick(), if wait.ticks() => wait.tick(Instant::now()),
         };
-        say(writer, &line, eol).await;
+        write(writer, text).await;
     }
 }
 
-struct ProgressLines(mpsc::Sender<String>);
+struct Steps(mpsc::Sender<String>);
 
-impl Progress for ProgressLines {
+impl Progress for Steps {
     fn step(&self, text: &str) {
         // Full: the client is not reading, and the line is a courtesy.
         let _ = self.0.try_send(text.to_owned());
     }
 
-    fn warn(&self, text: &str) {
-        self.step(text);
-    }
+    /// For the sandbox's owner, who finds it in `sandbox inspect` and in the log.
+    fn warn(&self, _text: &str) {}
 }
 
 /// Window changes, signals and breaks, for as long as the client sends them.
@@ -286,8 +297,14 @@ fn line(text: &str, eol: &str) -> String {
 
 /// One line on stderr, as far as the client takes it in time.
 async fn say(writer: &mut ChannelWriter, text: &str, eol: &str) {
-    let line = line(text, eol);
-    let _ = tokio::time::timeout(LAST_WORDS, writer.write_all(StreamKind::Stderr, line.as_bytes())).await;
+    write(writer, Some(line(text, eol))).await;
+}
+
+/// On stderr, as far as the client takes it in time.
+async fn write(writer: &mut ChannelWriter, text: Option<String>) {
+    if let Some(text) = text {
+        let _ = tokio::time::timeout(LAST_WORDS, writer.write_all(StreamKind::Stderr, text.as_bytes())).await;
+    }
 }
 
 async fn say_and_close(mut writer: ChannelWriter, text: &str, eol: &str) {

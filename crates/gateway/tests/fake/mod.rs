@@ -48,6 +48,7 @@ impl Driver for FakeDriver {
             pid: 1,
             started_at: SystemTime::now(),
             accel: None,
+            start: None,
             warnings: vec!["no limits".into()],
         };
         self.states.lock().insert(id.clone(), running);

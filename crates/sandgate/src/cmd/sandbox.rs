@@ -329,6 +329,7 @@ fn show(sandbox: &SandboxView) {
     more("disk", sandbox.disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
     more("kernel", sandbox.kernel.clone());
     more("accel", sandbox.accel.clone());
+    more("start", sandbox.start.clone());
     more("record", (sandbox.record != RecordMode::Off).then(|| sandbox.record.to_string()));
     lines.extend(sandbox.mounts.iter().map(|mount| ("mount", mount.clone())));
     lines.extend(forward_rules::lines(&sandbox.forward));

@@ -53,7 +53,7 @@ pub struct Args {
     /// Without a terminal
     #[arg(short = 'T', conflicts_with = "tty")]
     no_tty: bool,
-    /// Key that begins an escape after a newline: a character, ^ and a letter, or none
+    /// Key that begins an escape after a newline (~. ends the session, ~? lists the others): a character, ^ and a letter, or none
     #[arg(short = 'e', value_name = "KEY", default_value = "~")]
     escape: String,
     /// No lines of ours but errors

@@ -27,6 +27,9 @@ pub struct SandboxView {
     /// Who runs a virtual machine's processors, while it runs: `kvm`, or `tcg` for QEMU in software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accel: Option<String>,
+    /// How a virtual machine came up, while it runs: `warm`, as a copy of one that had booted, or `cold`, by booting itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// What this machine could not give it.
     #[serde(default)]
     pub warnings: Vec<String>,

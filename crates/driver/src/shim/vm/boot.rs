@@ -16,9 +16,9 @@ use super::super::message::Failure;
 use super::jail::Jail;
 use super::kernel::Kernel;
 use super::qmp::Qmp;
-use super::vsock::VHOST_SOCKET;
 use super::{accel, counter};
 use crate::qemu::{Accelerator, MachineSettings};
+use crate::state::VHOST_SOCKET;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 

@@ -23,7 +23,7 @@ use super::{disks, initramfs, template, vsock};
 use crate::qemu::{MachineSettings, StartMode};
 use crate::state::lock::RunLock;
 use crate::state::process::ProcessRef;
-use crate::state::{Identity, Meta, Phase, Record, VSOCK_SOCKET, read_json, write_json};
+use crate::state::{Identity, Meta, Phase, Record, read_json, write_json};
 use crate::{DEFAULT_VM_MEMORY_BYTES, SandboxSpec, StopCause};
 
 /// Smallest memory in bytes that the kernel boots in.
@@ -88,8 +88,7 @@ pub(crate) fn run(target: &Target, mut report: Report) -> ExitCode {
 /// Removes what a machine leaves when its processes have ended.
 fn clean(target: &Target, record: &Record) {
     cgroup::remove_leftovers(&record.cgroups);
-    let vm = target.dir.vm();
-    for path in [vm.join(VSOCK_SOCKET), vm.join(vsock::VHOST_SOCKET), target.dir.shim_socket()] {
+    for path in target.dir.sockets() {
         let _ = fs::remove_file(path);
     }
 }
@@ -189,6 +188,7 @@ fn start(target: &Target, record: &mut Record, report: &mut Report) -> Result<Su
             }
         },
     };
+    record.start = Some(if warm.is_some() { StartMode::Warm } else { StartMode::Cold });
     let Running { started, device } = match warm {
         Some(running) => running,
         None => parts.boot(report)?,

@@ -15,10 +15,8 @@ use super::jail::Jail;
 use crate::SandboxId;
 use crate::qemu::{MachineDial, MachineSettings};
 use crate::state::lock::RunLock;
-use crate::state::{DataDir, SandboxDir, VSOCK_SOCKET};
+use crate::state::{DataDir, SandboxDir, VHOST_SOCKET, VSOCK_SOCKET};
 
-/// The socket between QEMU and the device, in the machine's directory.
-pub(super) const VHOST_SOCKET: &str = "vhost";
 /// The only address that guests have here: each machine has a device of its own, so they need not differ.
 const GUEST_CID: u32 = 3;
 /// How long the device may take to be there.
