@@ -153,14 +153,8 @@ pub(crate) async fn ticket(
     let mode = asked(&caller, &body)?;
     let info = gateway.terminals.get(&id).ok_or(TerminalError::NotFound)?;
     let principal = caller.principal(&gateway, info.sandbox)?;
-    let sandbox_id = principal.sandbox_id.clone();
-    let detail = match mode {
-        Mode::Write => format!("{id}, to write"),
-        Mode::Watch => format!("{id}, to watch"),
-    };
-    let ticket = gateway.terminals.ticket(Grant { target: Target::Terminal(id), mode, principal })?;
-    gateway.audit.owner_did("terminal.ticket", Some(&sandbox_id), detail).await;
-    Ok((StatusCode::CREATED, Json(issued(&ticket))))
+    let detail = format!("{id}, {}", purpose(mode));
+    give(&gateway, Grant { target: Target::Terminal(id), mode, principal }, "terminal.ticket", detail).await
 }
 
 /// What a caller asks for, who may have it.
@@ -174,7 +168,28 @@ pub(crate) fn asked(caller: &Caller, body: &Bytes) -> Result<Mode, Problem> {
     Ok(mode)
 }
 
-pub(crate) fn issued(ticket: &Ticket) -> Issued {
+/// Gives a ticket, and writes down that it did.
+pub(crate) async fn give(
+    gateway: &Gateway,
+    grant: Grant,
+    action: &'static str,
+    detail: String,
+) -> Result<(StatusCode, Json<Issued>), Problem> {
+    let sandbox_id = grant.principal.sandbox_id.clone();
+    let ticket = gateway.terminals.ticket(grant)?;
+    gateway.audit.owner_did(action, Some(&sandbox_id), detail).await;
+    Ok((StatusCode::CREATED, Json(issued(&ticket))))
+}
+
+/// For the audit trail.
+pub(crate) fn purpose(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Write => "to write",
+        Mode::Watch => "to watch",
+    }
+}
+
+fn issued(ticket: &Ticket) -> Issued {
     Issued { ticket: ticket.reveal().to_owned(), expires_in: TICKET_LIFE.as_secs() }
 }
 
