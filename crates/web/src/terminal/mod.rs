@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 use crate::caller::{Caller, Via};
 use crate::origin::origin_allowed;
-use crate::places::Places;
+use crate::places::Newcomers;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 use crate::websocket;
@@ -36,12 +36,14 @@ use protocol::ModeName;
 const PROTOCOL: &str = "sandgate.terminal.v1";
 /// Largest message of a client, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// WebSockets that have not shown a ticket yet.
+/// WebSockets that have not shown a ticket yet. With one more the oldest is closed.
 const MAX_NEWCOMERS: usize = 256;
+/// Those of one source; a further one is refused. A page opens one, and shows its ticket at once.
+const MAX_NEWCOMERS_BY_SOURCE: usize = 32;
 
 /// The WebSocket. It needs no key: whoever attaches shows a ticket.
 pub(crate) fn socket() -> Router<Arc<Gateway>> {
-    let newcomers = Places::new(MAX_NEWCOMERS, "too many connections that have not shown a ticket");
+    let newcomers = Newcomers::new(MAX_NEWCOMERS, MAX_NEWCOMERS_BY_SOURCE);
     Router::new().route("/terminal", get(attach)).layer(Extension(newcomers))
 }
 
@@ -224,7 +226,7 @@ pub(crate) async fn end(
 
 async fn attach(
     State(gateway): State<Arc<Gateway>>,
-    Extension(newcomers): Extension<Places>,
+    Extension(newcomers): Extension<Newcomers>,
     headers: HeaderMap,
     extensions: Extensions,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -234,8 +236,11 @@ async fn attach(
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
     let upgrade = websocket::accept(upgrade, PROTOCOL, MAX_MESSAGE)?;
-    let place = newcomers.take()?;
     let peer = extensions.get::<Peer>().copied();
+    let Some(place) = newcomers.enter(peer.map(|peer| peer.client.ip())) else {
+        let text = "too many connections from your address that have not shown a ticket";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    };
     Ok(upgrade.on_upgrade(move |socket| socket::serve(gateway, socket, peer, place)))
 }
 
@@ -249,6 +254,7 @@ impl From<TerminalError> for Problem {
         let status = match &error {
             TerminalError::TooMany
             | TerminalError::TooManyWatched
+            | TerminalError::TooManyWatchedByOne
             | TerminalError::Draining
             | TerminalError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             TerminalError::Ended(_) | TerminalError::Ticket => StatusCode::FORBIDDEN,
