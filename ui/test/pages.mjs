@@ -1,4 +1,5 @@
-// Every page against the mock, under the gateway's policy: `npm run build && npm run e2e`. Screenshots go to ui/shots.
+// Every page against the mock, under the gateway's policy: `npm run build && npm run e2e`, and once by tests/dashboard.rs. Screenshots go to ui/shots.
+// What tests/browser/walk.mjs does with a real gateway (sizes, pasting, a flood) is not here.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -207,51 +208,6 @@ try {
     await page.locator('.xterm-accessibility-tree', { hasText: '160' }).waitFor();
     await page.getByLabel('Screen reader').uncheck();
     await type(page, 'clear');
-  });
-  await step('the size follows the window', async () => {
-    let asked = 0;
-    const size = async () => {
-      asked += 1;
-      await type(page, `clear; echo size-$((${asked}*11))=$(stty size)=`);
-      const answer = new RegExp(`size-${asked * 11}=(\\d+ \\d+)=`);
-      await until('a size', async () => answer.test(await screenText(page)));
-      return answer.exec(await screenText(page))[1];
-    };
-    const before = await size();
-    await page.setViewportSize({ width: 900, height: 500 });
-    await page.waitForTimeout(400);
-    const after = await size();
-    assert.notEqual(before, after);
-    const rows = await page.locator('.xterm-rows > div').count();
-    assert.equal(Number(after.split(' ')[0]), rows);
-    await page.setViewportSize({ width: 1280, height: 800 });
-  });
-  await step('100 KB are pasted in messages of at most 32 KiB', async () => {
-    const sizes = [];
-    mock.terminals.onInput = (length) => sizes.push(length);
-    await type(page, "clear; stty -echo; head -c 102400 | md5sum; stty echo");
-    await page.waitForTimeout(500);
-    const text = Array.from({ length: 1600 }, (_, index) => String(index).padStart(63, 'x')).join('\n') + '\n';
-    assert.equal(text.length, 102_400);
-    await page.evaluate((pasted) => {
-      const data = new DataTransfer();
-      data.setData('text/plain', pasted);
-      document.querySelector('.xterm-helper-textarea').dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
-    // xterm turns each newline into a carriage return, and the terminal turns it back.
-    const { createHash } = await import('node:crypto');
-    await shows(page, createHash('md5').update(text).digest('hex'));
-    assert(Math.max(...sizes) <= 32 * 1024 && sizes.length >= 4, `messages of ${sizes}`);
-  });
-  await step('`yes` does not run away, and Ctrl+C is heard', async () => {
-    mock.terminals.mostUnacknowledged = 0;
-    await type(page, 'yes sandgate');
-    await page.waitForTimeout(3000);
-    await page.keyboard.press('Control+c');
-    await type(page, 'clear; echo still-$((1+1))-here');
-    await shows(page, 'still-2-here');
-    assert(mock.terminals.mostUnacknowledged < 512 * 1024, `${mock.terminals.mostUnacknowledged} bytes were under way`);
-    assert(mock.terminals.acknowledged > 1024 * 1024);
   });
   await step('a reload finds the same shell with its screen', async () => {
     await type(page, 'clear; KEEP=same-shell; echo on the screen');
