@@ -95,8 +95,8 @@ impl Hanging {
         // Whatever becomes of this test: what waits for a frozen disk cannot even be killed.
         let thaw = format!("sleep 60; fsfreeze -u {}", self.0.display());
         let mut later = Command::new("setsid");
-        later.args(["sh", "-c", &thaw]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        later.spawn().unwrap();
+        later.args(["--fork", "sh", "-c", &thaw]);
+        later.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     }
 
     fn thaw(&self) {
