@@ -17,7 +17,7 @@ const LINES: usize = 150;
 /// How far a time may be off, in seconds.
 const BOUND: f64 = 0.010;
 /// The client must get the processor to see when something comes: a session that was held up is measured again.
-const TRIES: usize = 3;
+const TRIES: usize = 8;
 
 /// What came, and by when so many bytes of it had come, in seconds.
 struct Got {
@@ -78,8 +78,10 @@ fn worst(got: &Got, v2: &str) -> f64 {
         let seen = got.at.iter().find(|(so_far, _)| *so_far >= length).expect("all of it came");
         off.push(seen.1 - event[0].as_f64().unwrap());
     }
-    // A machine that is busy may bring two lines at once.
-    assert!(off.len() >= LINES * 9 / 10, "{}: only {} events", got.door, off.len());
+    if off.len() < LINES * 9 / 10 {
+        // Where a machine is busy several lines come at once.
+        return f64::INFINITY;
+    }
     let mut sorted = off.clone();
     sorted.sort_by(f64::total_cmp);
     let usual = sorted[sorted.len() / 2];
