@@ -6,6 +6,10 @@
     reason = "tests report by panicking"
 )]
 
+#[allow(dead_code, reason = "the tests of commands need more of it")]
+#[path = "browser/stream.rs"]
+mod stream;
+
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,7 +19,9 @@ use sandgate_tests::raw::codec::{self, Writer};
 use sandgate_tests::raw::{Client, Proof};
 use sandgate_tests::terminal::Terminal;
 use sandgate_tests::wait::until;
-use sandgate_tests::{Feed, Options, Output, Target, run, skip};
+use sandgate_tests::{Feed, Options, Output, Target, http, run, skip};
+use serde_json::json;
+use tungstenite::Message;
 
 /// `ssh USER@… COMMAND` with messages for the user shown.
 fn as_user(target: &Target, user: &str, args: &[&str]) -> Output {
@@ -503,12 +509,86 @@ fn a_log_in_json_has_one_object_on_each_line_and_no_token() {
     assert!(!log.contains(secret), "the log holds the token");
 }
 
+/// Uses all kinds of secrets that the doors of programs and browsers take, rightly and wrongly, and gives them.
+fn secrets_of_the_web(target: &Target) -> Vec<(&'static str, String)> {
+    let port = target.gateway().http_port;
+    let key = stream::key(target, "user");
+    let bearer = |key: &str| format!("Bearer {key}");
+    let post =
+        |path: &str, headers: &[(&str, &str)], body| http::ask(port, "POST", path, headers, Some(&body));
+    let (right, wrong_key) = (bearer(&key), altered(&key));
+    let right = [("authorization", right.as_str())];
+    let wrong = bearer(&wrong_key);
+    assert_eq!(http::ask(port, "GET", "/api/v1/whoami", &right, None).status, 200);
+    assert_eq!(http::ask(port, "GET", "/api/v1/whoami", &[("authorization", &wrong)], None).status, 401);
+    assert_eq!(post("/api/v1/sandboxes/box/exec", &right, json!({ "command": "true" })).status, 200);
+    let mut socket = stream::begin(target, &key, &json!({ "command": "echo in" }));
+    assert_eq!(stream::rest(&mut socket).stdout, b"in\n");
+    // A page that logs in by the key, and one by a link; also with words that are not understood.
+    let odd = post("/api/v1/login", &[], json!({ "key": key, "colour": "red" }));
+    assert!(odd.status == 422 && !odd.body.to_string().contains(&key), "{odd:?}");
+    assert_eq!(post("/api/v1/login", &[], json!({ "key": wrong_key })).status, 401);
+    let cookie = post("/api/v1/login", &[], json!({ "key": key })).cookie();
+    let link = target.gateway().json(&["login-link"])["url"].as_str().unwrap().to_owned();
+    let code =
+        link.split_once('#').and_then(|(_, after)| after.rsplit('=').next()).expect("a code").to_owned();
+    let owner = post("/api/v1/login", &[], json!({ "code": code })).cookie();
+    assert_eq!(post("/api/v1/login", &[], json!({ "code": code })).status, 401, "a link that was used");
+    for cookie in [&cookie, &owner] {
+        assert_eq!(http::ask(port, "GET", "/api/v1/whoami", &[("cookie", cookie)], None).status, 200);
+    }
+    // Terminals, with a ticket that is right, one that is wrong, one that was used and one in an odd message.
+    let own = format!("http://127.0.0.1:{port}");
+    let page = [("origin", own.as_str()), ("cookie", cookie.as_str())];
+    let ticket = || {
+        let made = post("/api/v1/sandboxes/box/terminals", &page, json!({}));
+        made.body["ticket"].as_str().unwrap_or_else(|| panic!("{made:?}")).to_owned()
+    };
+    let (good, unused) = (ticket(), ticket());
+    let wrong_ticket = altered(&unused);
+    let attach = |message: serde_json::Value| {
+        let protocol = ("sec-websocket-protocol", "sandgate.terminal.v1");
+        let mut socket =
+            stream::connect(target, "/api/v1/terminal", &[("origin", &own), protocol]).expect("a WebSocket");
+        socket.send(Message::Text(message.to_string().into())).unwrap();
+        socket
+    };
+    let by = |ticket: &str| attach(json!({ "type": "attach", "ticket": ticket, "cols": 80, "rows": 24 }));
+    let ended = |mut socket: tungstenite::WebSocket<std::net::TcpStream>| {
+        loop {
+            if let Message::Close(frame) = socket.read().unwrap() {
+                return frame.map(|frame| u16::from(frame.code));
+            }
+        }
+    };
+    let mut socket = by(&good);
+    socket.send(Message::Binary("echo typed; exit\r".into())).unwrap();
+    assert_eq!(ended(socket), Some(1000));
+    for bad in [&good, &wrong_ticket] {
+        assert_eq!(ended(by(bad)), Some(4001));
+    }
+    assert_eq!(ended(attach(json!({ "type": "attach", "ticket": unused }))), Some(4002));
+    let value = |cookie: String| cookie.split_once('=').expect("a cookie").1.to_owned();
+    vec![
+        ("API key", key),
+        ("wrong API key", wrong_key),
+        ("code of a link", code),
+        ("cookie", value(cookie)),
+        ("cookie of the owner", value(owner)),
+        ("ticket", good),
+        ("ticket that was not used", unused),
+        ("wrong ticket", wrong_ticket),
+    ]
+}
+
 #[test]
 fn no_file_and_no_log_holds_a_token() {
     if skip::oracle_lacks("tokens") {
         return;
     }
-    let mut target = Target::start();
+    // Nor has a recording one, also of what is typed.
+    let toml = "[recording]\ndefault = \"all\"\ninput = true\n".to_owned();
+    let mut target = Target::start_with(&Options { extra_toml: toml, ..Options::default() });
     // With all that the gateway and its libraries have to say.
     assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
     target.gateway_mut().log_level = Some("trace");
@@ -532,16 +612,18 @@ fn no_file_and_no_log_holds_a_token() {
         .map(|_| std::fs::read_to_string(format!("/proc/{}/cmdline", target.pid())).unwrap_or_default())
         .unwrap();
     let data_dir = target.gateway().data_dir().to_owned();
-    for token in [&target.login, &second, &wrong] {
+    let mut secrets = secrets_of_the_web(&target);
+    secrets.extend([("token", target.login.clone()), ("token", second), ("wrong token", wrong)]);
+    for (kind, token) in &secrets {
         // Past the 8 characters that may be shown, nothing that narrows the search may be there either.
         let rest = &token[10..token.len() - 4];
         for part in [token.as_str(), rest] {
             assert_eq!(
                 files_with(&data_dir, part.as_bytes()),
                 Vec::<std::path::PathBuf>::new(),
-                "a file holds {part}"
+                "a file holds {part}, of a {kind}"
             );
-            assert!(!target.log().contains(part), "the log holds {part}");
+            assert!(!target.log().contains(part), "the log holds {part}, of a {kind}");
             assert!(!fd_texts.contains(part));
         }
     }
@@ -550,7 +632,13 @@ fn no_file_and_no_log_holds_a_token() {
     assert!(target.log().contains("DEBUG"), "there is no such log to search");
     // Also after an orderly end, when everything has been written out.
     assert_eq!(target.gateway_mut().terminate(Duration::from_secs(20)), Some(0));
-    assert_eq!(files_with(&data_dir, target.login.as_bytes()), Vec::<std::path::PathBuf>::new());
+    for (kind, secret) in &secrets {
+        let held = files_with(&data_dir, secret.as_bytes());
+        assert_eq!(held, Vec::<std::path::PathBuf>::new(), "a {kind}");
+        assert!(!target.log().contains(secret), "the log holds a {kind}");
+    }
+    let recordings = files_with(&data_dir.join("recordings"), b"echo typed");
+    assert!(!recordings.is_empty(), "what was typed is in no recording");
     target.gateway_mut().start_again();
     let output = run(&mut target.ssh(&["box", "echo in"]), Feed::Null, DEADLINE);
     assert_eq!(output.ok(), "in");

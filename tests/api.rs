@@ -3,14 +3,15 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandgate_tests::client::DEADLINE;
+use sandgate_tests::forward::{Near, Server};
 use sandgate_tests::gateway::Gateway;
-use sandgate_tests::process::Output;
+use sandgate_tests::process::{Guard, Output};
 use sandgate_tests::target::Options;
 use sandgate_tests::{Feed, Target, data, paths, run, skip, wait};
 use serde_json::{Value, json};
@@ -264,16 +265,43 @@ fn the_numbers_for_operators_are_those_of_what_has_happened() {
     api.exec(&json!({ "command": "true" }));
     let mut stranger = target.ssh(&["-l", "sg_00000000000000000000000000000000", "box", "true"]);
     assert_eq!(run(&mut stranger, Feed::Null, DEADLINE).code, 255);
-    let mut page = String::new();
+    let link = target.gateway().json(&["login-link"]);
+    let code = &link["code"];
+    for (body, status) in [
+        (json!({ "key": api.key }), 200),
+        (json!({ "key": "sgk_wrong" }), 401),
+        (json!({ "code": code }), 200),
+        (json!({ "code": code }), 401),
+    ] {
+        assert_eq!(api.ask("POST", "/login", Some(&body)).0, status);
+    }
+    let look = || {
+        let mut get = Command::new("curl");
+        get.args(["-sf", &format!("http://127.0.0.1:{}/metrics", target.gateway().http_port)]);
+        run(&mut get, Feed::Null, DEADLINE).ok()
+    };
     let number = |page: &str, name: &str| {
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {page}")).parse::<f64>().unwrap()
     };
+    {
+        let server = Server::start(&target, "echo", "0");
+        let near = wait::free_port().to_string();
+        let _master = target.master_with(&["-L", &format!("{near}:127.0.0.1:{}", server.at)]);
+        let mut near = Near::connect(&near);
+        near.write(b"hi").unwrap();
+        assert_eq!(near.read(2).unwrap(), b"hi");
+        let page = look();
+        for (kind, count) in [("session", 1.0), ("direct-tcpip", 1.0), ("auth-agent", 0.0)] {
+            let name = format!("sandgate_ssh_channels{{kind=\"{kind}\"}}");
+            assert_eq!(number(&page, &name), count, "{name}: {page}");
+        }
+    }
+    let mut page = String::new();
     let ended = wait::until(DEADLINE, || {
-        let mut get = Command::new("curl");
-        get.args(["-sf", &format!("http://127.0.0.1:{}/metrics", target.gateway().http_port)]);
-        page = run(&mut get, Feed::Null, DEADLINE).ok();
+        page = look();
         number(&page, "sandgate_sessions") == 0.0
+            && number(&page, "sandgate_ssh_channels{kind=\"direct-tcpip\"}") == 0.0
     });
     assert!(ended, "{page}");
     for (name, least) in [
@@ -290,8 +318,61 @@ fn the_numbers_for_operators_are_those_of_what_has_happened() {
     for (name, value) in [
         ("sandgate_draining", 0.0),
         ("sandgate_link_errors_total", 0.0),
-        ("sandgate_session_start_seconds_bucket{le=\"60\"}", 3.0),
+        ("sandgate_session_start_seconds_bucket{le=\"60\"}", 4.0),
+        ("sandgate_ssh_channels{kind=\"session\"}", 0.0),
+        ("sandgate_ssh_channels_opened_total{kind=\"session\"}", 3.0),
+        ("sandgate_ssh_channels_opened_total{kind=\"direct-tcpip\"}", 1.0),
+        ("sandgate_http_logins_total{result=\"key\"}", 1.0),
+        ("sandgate_http_logins_total{result=\"link\"}", 1.0),
+        ("sandgate_http_logins_total{result=\"refused\"}", 2.0),
     ] {
         assert_eq!(number(&page, name), value, "{name}: {page}");
     }
+}
+
+/// What a sandbox uses is shown while it runs, by the API and by the command line.
+#[test]
+fn a_sandbox_that_eats_memory_and_time_shows_it() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let gateway = target.gateway();
+    let api = Api::new(gateway, "user");
+    target.exec("true").exits(0);
+    let look = || api.ask("GET", "/sandboxes/box", None).1;
+    let idle = look();
+    if idle["usage"].is_null() {
+        assert!(idle["warnings"].to_string().contains("cgroup"), "{idle}");
+        return skip::because("no control group can be written here, so nobody counts what a sandbox uses");
+    }
+    let limits = &idle["usage"];
+    assert_eq!(limits["memory_limit_bytes"], json!(1 << 30), "{idle}");
+    assert!(limits["memory_bytes"].as_u64().unwrap() < 64 << 20, "{idle}");
+    assert!(limits["processes"].as_u64() < limits["processes_limit"].as_u64(), "{idle}");
+
+    let mut eater = target.ssh(&["box", "x=$(head -c 67108864 /dev/zero | tr '\\0' x); while :; do :; done"]);
+    let eater = Guard::spawn(eater.stdin(Stdio::null()));
+    let cpu = |seen: &Value| seen["usage"]["cpu_seconds"].as_f64().unwrap();
+    let mut seen = Value::Null;
+    let eats = wait::until(DEADLINE, || {
+        seen = look();
+        seen["usage"]["memory_bytes"].as_u64().unwrap() > 64 << 20 && cpu(&seen) > cpu(&idle) + 0.5
+    });
+    assert!(eats, "{idle}\n{seen}");
+    assert!(seen["usage"]["processes"].as_u64().unwrap() >= 2, "{seen}");
+    // In the list as by itself.
+    let listed = &api.ask("GET", "/sandboxes", None).1[0];
+    assert!(cpu(listed) >= cpu(&seen), "{listed}");
+    let shown = gateway.cli(&["sandbox", "inspect", "box"]).ok();
+    assert!(
+        shown.contains(" MiB of 1024 MiB of memory") && shown.contains("processes and threads"),
+        "{shown}"
+    );
+
+    drop(eater);
+    let rests = || look()["usage"]["memory_bytes"].as_u64().unwrap() < 64 << 20;
+    assert!(wait::until(DEADLINE, rests), "{}", look());
+    gateway.cli(&["sandbox", "stop", "box"]).ok();
+    assert!(look()["usage"].is_null(), "{}", look());
 }

@@ -122,6 +122,18 @@ fn sessions(kind: Kind) {
     assert_eq!((&state["state"], &state["driver"]), (&"running".into(), &"docker".into()), "{state}");
     let engine = if kind == Kind::Docker { "Docker Engine 2" } else { "Podman Engine " };
     assert!(state["engine"].as_str().unwrap().starts_with(engine), "{state}");
+    // What it uses is asked of the engine, which may be busy for a moment.
+    let mut usage = serde_json::Value::Null;
+    assert!(
+        until(DEADLINE, || {
+            usage = ground.inspect("box")["usage"].take();
+            usage["memory_bytes"].as_u64().is_some_and(|used| used > 0 && used < 64 << 20)
+                && usage["memory_limit_bytes"] == 64 << 20
+                && usage["cpu_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0)
+                && usage["processes"].as_u64().is_some_and(|count| count > 1 && count <= 100)
+        }),
+        "{usage}"
+    );
     // Stop and start; what was written stays. The agent of the sessions ends with them.
     target.exec("echo kept > /root/file").ok();
     let began = Instant::now();

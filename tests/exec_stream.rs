@@ -6,94 +6,22 @@
     reason = "tests report by panicking"
 )]
 
-use std::net::TcpStream;
+#[path = "browser/stream.rs"]
+mod stream;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::process::resident;
 use sandgate_tests::wait::until;
-use sandgate_tests::{Feed, Target, data, run, skip};
+use sandgate_tests::{Feed, Target, data, http, run, skip};
 use serde_json::{Value, json};
-use tungstenite::client::IntoClientRequest as _;
-use tungstenite::{Error, Message, WebSocket};
+use stream::{STREAM, Said, begin, connect, eof, key, open, rest};
+use tungstenite::Message;
 
-/// What a command said, and how it ended.
-#[derive(Default)]
-struct Said {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    texts: Vec<Value>,
-    close: Option<u16>,
-}
-
-impl Said {
-    #[track_caller]
-    fn exit(&self) -> Value {
-        assert_eq!(self.close, Some(1000), "{:?}", self.texts);
-        self.texts.last().expect("an exit").clone()
-    }
-}
-
-fn key(target: &Target, role: &str) -> String {
-    let made = target.gateway().json(&["api-key", "create", role, "--role", role]);
-    made["key"].as_str().unwrap().to_owned()
-}
-
-/// By TCP with a key, as a program elsewhere.
-fn open(target: &Target, key: &str, more: &[(&'static str, &str)]) -> Result<WebSocket<TcpStream>, u16> {
-    let port = target.gateway().http_port;
-    let address = format!("ws://127.0.0.1:{port}/api/v1/sandboxes/box/exec/stream");
-    let mut request = address.into_client_request().unwrap();
-    let bearer = format!("Bearer {key}");
-    for (name, value) in [("authorization", bearer.as_str()), ("sec-websocket-protocol", "sandgate.exec.v1")]
-        .iter()
-        .chain(more)
-    {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    match tungstenite::client::client(request, stream) {
-        Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::HandshakeError::Failure(Error::Http(answer))) => Err(answer.status().as_u16()),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// Asks for a command.
-#[track_caller]
-fn begin(target: &Target, key: &str, what: &Value) -> WebSocket<TcpStream> {
-    let mut socket = open(target, key, &[]).expect("a WebSocket");
-    socket.send(Message::Text(what.to_string().into())).unwrap();
-    socket
-}
-
-fn take(said: &mut Said, message: Message) {
-    match message {
-        Message::Binary(bytes) => match bytes.first() {
-            Some(1) => said.stdout.extend_from_slice(&bytes[1..]),
-            Some(2) => said.stderr.extend_from_slice(&bytes[1..]),
-            other => panic!("output {other:?}"),
-        },
-        Message::Text(text) => said.texts.push(serde_json::from_str(&text).unwrap()),
-        Message::Close(frame) => said.close = frame.map(|frame| frame.code.into()),
-        _ => {}
-    }
-}
-
-/// Reads to the end.
-#[track_caller]
-fn rest(socket: &mut WebSocket<TcpStream>) -> Said {
-    let mut said = Said::default();
-    loop {
-        match socket.read() {
-            Ok(message) => take(&mut said, message),
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => return said,
-            Err(error) => panic!("{error}; {:?}", said.texts),
-        }
-    }
-}
+/// What a client of a command's stream asks for.
+const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "sandgate.exec.v1");
 
 #[test]
 fn a_command_is_what_it_is_by_ssh() {
@@ -107,7 +35,7 @@ fn a_command_is_what_it_is_by_ssh() {
     {
         let by_ssh = target.exec(command);
         let mut socket = begin(&target, &key, &json!({ "command": command }));
-        socket.send(Message::Text(r#"{"type":"eof"}"#.into())).unwrap();
+        eof(&mut socket);
         let said = rest(&mut socket);
         assert_eq!(said.exit(), json!({ "type": "exit", "code": by_ssh.code }), "{command}");
         assert!(said.stdout == by_ssh.stdout, "{command}: other output");
@@ -139,7 +67,7 @@ fn input_signals_and_pings_arrive() {
     for piece in sent.chunks(100_000) {
         socket.send(Message::Binary(piece.to_vec().into())).unwrap();
     }
-    socket.send(Message::Text(r#"{"type":"eof"}"#.into())).unwrap();
+    eof(&mut socket);
     let said = rest(&mut socket);
     assert_eq!(said.exit()["code"], 0);
     assert!(String::from_utf8_lossy(&said.stdout).starts_with(&data::sha256(&sent)), "other bytes came");
@@ -147,7 +75,7 @@ fn input_signals_and_pings_arrive() {
     let mut socket = begin(&target, &key, &json!({ "command": trap }));
     let mut said = Said::default();
     while !said.stdout.ends_with(b"ready\n") {
-        take(&mut said, socket.read().unwrap());
+        said.take(socket.read().unwrap());
     }
     socket.send(Message::Text(r#"{"type":"ping","id":5}"#.into())).unwrap();
     socket.send(Message::Text(r#"{"type":"signal","name":"INT"}"#.into())).unwrap();
@@ -164,6 +92,7 @@ fn who_may_not_or_does_not_keep_to_it_is_told() {
     let target = Target::start();
     assert_eq!(open(&target, &key(&target, "viewer"), &[]).err(), Some(403));
     assert_eq!(open(&target, "sgk_unknown", &[]).err(), Some(401));
+    assert_eq!(connect(&target, STREAM, &[PROTOCOL]).err(), Some(401), "without a key");
     let key = key(&target, "user");
     assert_eq!(open(&target, &key, &[("sec-websocket-protocol", "other")]).err(), Some(400));
     for (first, words) in [
@@ -186,6 +115,68 @@ fn who_may_not_or_does_not_keep_to_it_is_told() {
     target.gateway().cli(&["session", "kill", made[0]["id"].as_str().unwrap()]).exits(0);
     let said = rest(&mut socket);
     assert_eq!(said.close, Some(4004), "{:?}", said.texts);
+}
+
+/// A browser opens WebSockets for pages of anybody, and sends our cookie along; it also says whose page it is.
+#[test]
+fn pages_of_others_are_refused_and_so_is_a_viewer_at_every_door_that_writes() {
+    if skip::oracle_lacks("HTTP") {
+        return;
+    }
+    let target = Target::start();
+    let port = target.gateway().http_port;
+    let login = |role| {
+        let body = json!({ "key": key(&target, role) });
+        http::ask(port, "POST", "/api/v1/login", &[], Some(&body)).cookie()
+    };
+    let (cookie, viewer) = (login("user"), login("viewer"));
+    let own = format!("http://127.0.0.1:{port}");
+    let body = json!({ "command": "echo in" });
+    let page = ("sec-websocket-protocol", "sandgate.terminal.v1");
+    let near = format!("http://127.0.0.1:{}", port - 1);
+    let evil = format!("http://127.0.0.1:{port}.evil.example");
+    for origin in [None, Some("null"), Some("http://evil.example"), Some(near.as_str()), Some(evil.as_str())]
+    {
+        let said: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        let with_cookie = [&said[..], &[("cookie", cookie.as_str())]].concat();
+        let stream = connect(&target, STREAM, &[&with_cookie[..], &[PROTOCOL]].concat());
+        assert_eq!(stream.err(), Some(403), "the stream of a command, {origin:?}");
+        let terminal = connect(&target, "/api/v1/terminal", &[&with_cookie[..], &[page]].concat());
+        assert_eq!(terminal.err(), Some(403), "a terminal, {origin:?}");
+        for path in ["/api/v1/sandboxes/box/exec", "/api/v1/sandboxes/box/terminals"] {
+            let answer = http::ask(port, "POST", path, &with_cookie, Some(&body));
+            assert_eq!(answer.status, 403, "{path}, {origin:?}: {answer:?}");
+            assert!(answer.body["detail"].as_str().unwrap().contains("another origin"), "{answer:?}");
+        }
+    }
+    // Our own page, so that it was not something else that was wrong.
+    let ours = [("origin", own.as_str()), ("cookie", cookie.as_str())];
+    let mut socket = connect(&target, STREAM, &[&ours[..], &[PROTOCOL]].concat()).expect("a stream");
+    socket.send(Message::Text(body.to_string().into())).unwrap();
+    assert_eq!(rest(&mut socket).stdout, b"in\n");
+    let answer = http::ask(port, "POST", "/api/v1/sandboxes/box/exec", &ours, Some(&body));
+    assert_eq!((answer.status, &answer.body["stdout"]["data"]), (200, &json!("in\n")), "{answer:?}");
+    let made = http::ask(port, "POST", "/api/v1/sandboxes/box/terminals", &ours, Some(&json!({})));
+    assert_eq!(made.status, 201, "{made:?}");
+    connect(&target, "/api/v1/terminal", &[("origin", own.as_str()), page]).expect("a terminal");
+
+    // Who may only look, from our own page.
+    let ours = [("origin", own.as_str()), ("cookie", viewer.as_str())];
+    assert_eq!(connect(&target, STREAM, &[&ours[..], &[PROTOCOL]].concat()).err(), Some(403));
+    let terminal = made.body["terminal"].as_str().unwrap();
+    let (tickets, write) = (format!("/api/v1/terminals/{terminal}/tickets"), json!({ "mode": "write" }));
+    for (method, path, body) in [
+        ("POST", "/api/v1/sandboxes/box/exec", &body),
+        ("POST", "/api/v1/sandboxes/box/terminals", &json!({})),
+        ("POST", tickets.as_str(), &write),
+        ("DELETE", &format!("/api/v1/terminals/{terminal}"), &Value::Null),
+    ] {
+        let answer = http::ask(port, method, path, &ours, Some(body).filter(|it| !it.is_null()));
+        assert_eq!(answer.status, 403, "{method} {path}: {answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains("yours is viewer"), "{answer:?}");
+    }
+    let ticket = http::ask(port, "POST", &tickets, &ours, Some(&json!({ "mode": "watch" })));
+    assert_eq!(ticket.status, 201, "to look on is what it may: {ticket:?}");
 }
 
 /// A client that stops reading holds up its command alone, and one that goes ends it.

@@ -99,6 +99,15 @@ fn heavy_sessions_files_and_forwards_in_a_machine() {
     back.exits(0);
     assert_eq!(data::sha256(&back.stdout), hash);
 
+    // What it uses is what QEMU uses: the machine's memory is in it, and no processes are told.
+    let seen = target.gateway().json(&["sandbox", "inspect", "box"]);
+    let (usage, most) = (&seen["usage"], seen["memory_bytes"].as_u64().unwrap());
+    if !seen["warnings"].to_string().contains("cgroup") {
+        assert!(usage["memory_bytes"].as_u64().unwrap() > 16 << 20, "{seen}");
+        assert!(usage["memory_limit_bytes"].as_u64().unwrap() >= most, "{seen}");
+        assert!(usage["cpu_seconds"].as_f64().unwrap() > 0.0 && usage["processes"].is_null(), "{seen}");
+    }
+
     let (near, again) = (target.dir().join("near"), target.dir().join("again"));
     std::fs::write(&near, &bytes).unwrap();
     target.scp(&[path(&near), "box:/tmp/far"]).exits(0);

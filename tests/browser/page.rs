@@ -193,6 +193,23 @@ impl Page {
         }
     }
 
+    /// Waits for the `exit`, and shows all output so far each time that something comes.
+    #[track_caller]
+    pub fn end_with(&mut self, mut look: impl FnMut(&[u8])) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self.texts.iter().position(|text| text["type"] == "exit") {
+                return self.texts.remove(at).unwrap();
+            }
+            assert!(Instant::now() < end && self.closed.is_none(), "{:?} {:?}", self.texts, self.closed);
+            let before = self.output.len();
+            self.look();
+            if self.output.len() > before {
+                look(&self.output);
+            }
+        }
+    }
+
     /// Waits for the end, and gives its code.
     #[track_caller]
     pub fn close(&mut self) -> u16 {

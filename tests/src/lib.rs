@@ -28,6 +28,7 @@ pub mod files;
 pub mod foreign;
 pub mod forward;
 pub mod gateway;
+pub mod http;
 pub mod left_behind;
 pub mod machine;
 pub mod paths;

@@ -14,6 +14,8 @@ export interface Sandbox {
   reason?: string;
   since?: string | null;
   warnings: string[];
+  /** While it runs. */
+  usage?: Usage;
   sessions: number;
   driver: string;
   runtime: string;
@@ -28,6 +30,16 @@ export interface Sandbox {
   adopted?: string;
   link?: string;
   created_at: string;
+}
+
+/** What its driver cannot tell is not there. */
+export interface Usage {
+  memory_bytes?: number;
+  memory_limit_bytes?: number;
+  /** Since its start, over all cores. */
+  cpu_seconds?: number;
+  processes?: number;
+  processes_limit?: number;
 }
 
 export interface NewSandbox {

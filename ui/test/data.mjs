@@ -22,7 +22,8 @@ export function makeData() {
       created_at: '2026-11-01T10:00:00Z', last_used_at: null,
     }],
     sandboxes: [
-      { ...base, id: 'sbx_1', name: 'demo', state: 'running', since: ago(4000), driver: 'oci', image: 'host', sessions: 2, memory_bytes: 512 * 2 ** 20 },
+      { ...base, id: 'sbx_1', name: 'demo', state: 'running', since: ago(4000), driver: 'oci', image: 'host', sessions: 2, memory_bytes: 512 * 2 ** 20,
+        usage: { memory_bytes: 140 * 2 ** 20, memory_limit_bytes: 512 * 2 ** 20, cpu_seconds: 12.5, processes: 9, processes_limit: 4096 } },
       { ...base, id: 'sbx_2', name: 'build-box', state: 'running', since: ago(90), driver: 'qemu', runtime: 'builtin', image: 'debian:12', memory_bytes: 2 * 2 ** 30, cpus: 2,
         warnings: ['there is no cgroup v2 here, so the memory limit does not hold', 'user namespaces are off'] },
       { ...base, id: 'sbx_3', name: 'paused-one', state: 'paused', since: ago(7200), driver: 'docker', runtime: 'default', image: 'registry.example/team/a-rather-long-image-name@sha256:0123456789abcdef0123456789abcdef', engine: 'Docker 28.1' },

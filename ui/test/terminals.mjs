@@ -14,11 +14,6 @@ const send = (socket, message) => socket.send(JSON.stringify(message));
 export class Terminals {
   all = new Map();
   tickets = new Map();
-  /** The most output that was ever on its way to a writer. */
-  mostUnacknowledged = 0;
-  acknowledged = 0;
-  /** Told the size of each message of input. */
-  onInput = () => {};
 
   constructor(data) {
     this.data = data;
@@ -90,14 +85,12 @@ export class Terminals {
       if (binary) {
         if (mode === 'watch') return send(socket, { type: 'error', text: 'this is only to watch' });
         one.in += data.length;
-        this.onInput(data.length);
         return one.process?.stdin.write(data);
       }
       const message = JSON.parse(data);
       if (message.type === 'ping') send(socket, { type: 'pong', id: message.id });
       if (message.type === 'resize' && mode === 'write') this.resize(one, message);
       if (message.type === 'ack' && mode === 'write') {
-        this.acknowledged += message.bytes;
         one.unacknowledged = Math.max(0, one.unacknowledged - message.bytes);
         if (one.unacknowledged < WINDOW) one.process?.stdout.resume();
       }
@@ -148,7 +141,6 @@ export class Terminals {
       if (one.writer) {
         one.writer.send(data);
         one.unacknowledged += data.length;
-        this.mostUnacknowledged = Math.max(this.mostUnacknowledged, one.unacknowledged);
         if (one.unacknowledged >= WINDOW) one.process.stdout.pause();
       }
       for (const watcher of one.watchers) watcher.send(data);

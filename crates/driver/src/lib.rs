@@ -30,6 +30,7 @@ pub mod shim;
 mod spec;
 mod state;
 mod supervised;
+mod usage;
 
 /// The inside, for fuzz targets.
 #[cfg(feature = "testing")]
@@ -64,6 +65,7 @@ pub use spec::{
     BindMount, DEFAULT_DISK_BYTES, DEFAULT_MEMORY_BYTES, DEFAULT_PIDS, DEFAULT_VM_MEMORY_BYTES, ImageName,
     ImageSource, InvalidSpec, MountAccess, Network, Runtime, SandboxSpec, State, StopCause,
 };
+pub use usage::Usage;
 
 /// One way to make sandboxes.
 ///
@@ -126,6 +128,12 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`DriverError::NotFound`].
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError>;
+
+    /// What a running or paused sandbox uses of this machine, as far as that can be told in a moment. `None` where nothing can.
+    async fn usage(&self, id: &SandboxId) -> Option<Usage> {
+        let _ = id;
+        None
+    }
 
     /// The user that sessions log in as unless they name another: the specification's, else the image's, else `None` for
     /// root inside. As the image writes it: a name or a number, with `:group` perhaps.

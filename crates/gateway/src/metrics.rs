@@ -4,16 +4,20 @@
 //! that writes them. There are no labels with names of sandboxes, users or addresses: the page can be read by whoever reaches the port.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod channels;
 mod doors;
 mod histogram;
 
 use crate::agent_forward::AgentMetrics;
 use crate::gateway::Gateway;
 
-pub use doors::DoorMetrics;
+pub use channels::ChannelMetrics;
+pub(crate) use channels::{ChannelKind, OpenChannel};
+pub use doors::{DoorMetrics, HttpLogin};
 pub use histogram::Histogram;
 
 /// Everything that is counted.
@@ -21,6 +25,8 @@ pub use histogram::Histogram;
 pub struct Metrics {
     /// Connections, logins, sessions and forwards.
     pub doors: DoorMetrics,
+    /// Channels of SSH connections.
+    pub channels: Arc<ChannelMetrics>,
     /// Forwarded agents.
     pub agent: AgentMetrics,
 }
@@ -72,8 +78,17 @@ pub struct Gauge(AtomicU64);
 impl Gauge {
     /// One more, for as long as the guard lives.
     pub fn enter(&self) -> GaugeGuard<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add();
         GaugeGuard(self)
+    }
+
+    /// One more. Whoever says so says when it is over ([`Self::subtract`]).
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn subtract(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The number.
@@ -88,7 +103,7 @@ pub struct GaugeGuard<'a>(&'a Gauge);
 
 impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.subtract();
     }
 }
 
@@ -114,16 +129,25 @@ impl Page {
 
     /// Numbers that only grow, and that differ in the value of one label; `name` ends in `_total`.
     pub fn counters(&mut self, name: &str, help: &str, label: &str, counts: &[(&str, u64)]) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} counter\n");
-        for (value, count) in counts {
-            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
-        }
+        self.samples(name, "counter", help, label, counts);
+    }
+
+    /// Numbers of now that differ in the value of one label.
+    pub fn gauges(&mut self, name: &str, help: &str, label: &str, counts: &[(&str, u64)]) {
+        self.samples(name, "gauge", help, label, counts);
     }
 
     /// How long something takes; `name` ends in `_seconds`.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram\n");
         histogram.write(name, &mut self.0);
+    }
+
+    fn samples(&mut self, name: &str, kind: &str, help: &str, label: &str, counts: &[(&str, u64)]) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (value, count) in counts {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
+        }
     }
 
     fn sample(&mut self, name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display) {
@@ -144,6 +168,7 @@ pub fn render(gateway: &Gateway) -> String {
         gateway.drainer.is_draining().into(),
     );
     gateway.metrics.doors.write(&mut page);
+    gateway.metrics.channels.write(&mut page);
     gateway.metrics.agent.write(&mut page);
     gateway.telemetry.write(&mut page);
     page.0

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use parking_lot::{Mutex, RwLock};
 use sandgate_driver::{
     AdoptTarget, BindMount, Driver, DriverError, External, ImageRef, ImageSource, InvalidSpec, Network,
-    Progress, Runtime, SandboxId, SandboxSpec, State,
+    Progress, Runtime, SandboxId, SandboxSpec, State, Usage,
 };
 use sandgate_guest::{Guest, Keepalive, Timeouts};
 use sandgate_policy::{ForwardRules, Principal, RecordMode, SandboxName, new_id};
@@ -35,6 +36,9 @@ pub const DEFAULT_DRIVER: &str = "oci";
 const PAUSED: &str = "The sandbox was paused.";
 /// As above.
 const RESUMED: &str = "The sandbox goes on.";
+
+/// Drivers that are asked at once for a list. Some ask a program or another machine, and the slowest would be waited for once for each sandbox.
+const ASKED_AT_ONCE: usize = 16;
 
 /// What a new sandbox is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -138,6 +142,8 @@ pub struct SandboxInfo {
     pub created_at: OffsetDateTime,
     /// What it does, or why nobody can say.
     pub state: Result<State, String>,
+    /// What it uses while it runs, as far as that is known.
+    pub usage: Option<Usage>,
     /// Live sessions in it.
     pub sessions: usize,
 }
@@ -260,11 +266,7 @@ impl Sandboxes {
     pub async fn list(&self) -> Vec<SandboxInfo> {
         let mut known: Vec<Known> = self.shared.known.read().values().cloned().collect();
         known.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
-        let mut list = Vec::with_capacity(known.len());
-        for known in known {
-            list.push(self.shared.info(known).await);
-        }
-        list
+        stream::iter(known).map(|known| self.shared.info(known)).buffered(ASKED_AT_ONCE).collect().await
     }
 
     /// One sandbox and what it does.
@@ -392,8 +394,13 @@ impl Shared {
 
     async fn info(&self, known: Known) -> SandboxInfo {
         let state = known.driver.inspect(&known.spec.id).await.map_err(|error| error.to_string());
+        let usage = match state {
+            Ok(State::Running { .. } | State::Paused { .. }) => known.driver.usage(&known.spec.id).await,
+            _ => None,
+        };
         SandboxInfo {
             state,
+            usage,
             forward: known.forward,
             record: known.record,
             driver: known.driver.name().to_owned(),

@@ -12,6 +12,7 @@ use sandgate_gateway::Gateway;
 use sandgate_gateway::api_keys::{Caller as Known, NotKnown};
 use sandgate_gateway::audit::{Actor, acting_as};
 use sandgate_gateway::limits::Offence;
+use sandgate_gateway::metrics::HttpLogin;
 use sandgate_policy::{
     Credential, FileAccess, ForwardAccess, ForwardRules, Principal, Role, Scopes, SessionAccess,
 };
@@ -153,6 +154,7 @@ pub(crate) async fn known(
 /// It comes after the look at what was presented, which is always served when it is right: behind a proxy all callers have one address, and
 /// one of them must not lock the others out. Nothing is lost by it, since a key has 160 random bits and is not found by guessing.
 pub(crate) fn refused(gateway: &Gateway, client: SocketAddr, reason: &NotKnown) -> Problem {
+    gateway.metrics.doors.http_login(HttpLogin::Refused);
     match reason {
         NotKnown::Unknown | NotKnown::UsedCode => {
             if gateway.config.limits.source_penalties {

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::api_keys::LOGIN_LIFE;
+use sandgate_gateway::metrics::HttpLogin;
 
 use crate::api::{LoginLink, LoginRequest, WhoAmI};
 use crate::caller::{self, Caller, Via};
@@ -44,15 +45,20 @@ pub(crate) async fn login(
     let Ok(Ok(body)) = read else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is too long, or was not sent in time"));
     };
-    let logged_in = match parse::<LoginRequest>(&body)? {
-        LoginRequest { key: Some(key), code: None } => gateway.api_keys.login(key.as_bytes()).await,
-        LoginRequest { key: None, code: Some(code) } => gateway.api_keys.login_by_code(code.as_bytes()),
+    let (way, logged_in) = match parse::<LoginRequest>(&body)? {
+        LoginRequest { key: Some(key), code: None } => {
+            (HttpLogin::Key, gateway.api_keys.login(key.as_bytes()).await)
+        }
+        LoginRequest { key: None, code: Some(code) } => {
+            (HttpLogin::Link, gateway.api_keys.login_by_code(code.as_bytes()))
+        }
         _ => {
             let text = "a login has either a key or a code";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
         }
     };
     let (cookie, known) = logged_in.map_err(|reason| caller::refused(&gateway, client, &reason))?;
+    gateway.metrics.doors.http_login(way);
     tracing::info!(%client, caller = %known.credential, "a browser has logged in");
     let answer = WhoAmI { name: known.credential.to_string(), role: known.role };
     let https = is_by_https(&headers, &gateway.config.http);

@@ -22,7 +22,7 @@ const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; i
     font-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'";
 /// No pages of it: programs ask for these, and must not take a page for an answer where they are served elsewhere.
 const OPERATIONS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// The page that other pages may show in a frame.
+/// Where the pages are that other pages may show in a frame: one for each sandbox.
 const EMBED: &str = "/embed/";
 
 /// Its routes; whatever else is asked for by name is a page of the dashboard, which finds its way by itself.
@@ -43,7 +43,8 @@ async fn page(
             .into_response();
     };
     let mut response = file(index, "text/html; charset=utf-8", "no-cache");
-    let frames = match uri.path().starts_with(EMBED) {
+    let for_embedding = is_for_embedding(uri.path());
+    let frames = match for_embedding {
         true if !gateway.config.http.frame_ancestors.is_empty() => {
             format!("'self' {}", gateway.config.http.frame_ancestors.join(" "))
         }
@@ -53,12 +54,17 @@ async fn page(
     if let Ok(policy) = HeaderValue::from_str(&format!("{POLICY}; frame-ancestors {frames}")) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    if uri.path().starts_with(EMBED) {
+    if for_embedding {
         // A page that shows it lives in another origin.
         let name = HeaderName::from_static("cross-origin-resource-policy");
         response.headers_mut().insert(name, HeaderValue::from_static("cross-origin"));
     }
     response
+}
+
+/// Whether this is the page for embedding, and not another one below its address.
+fn is_for_embedding(path: &str) -> bool {
+    path.strip_prefix(EMBED).is_some_and(|sandbox| !sandbox.is_empty() && !sandbox.contains('/'))
 }
 
 /// Their names hold a hash of their content, so they never change.
@@ -79,4 +85,26 @@ async fn asset(Path(path): Path<String>) -> Response {
 fn file(found: EmbeddedFile, kind: &'static str, kept: &'static str) -> Response {
     let head = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, kept)];
     (head, found.data.into_owned()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_page_alone_is_for_embedding() {
+        assert!(is_for_embedding("/embed/box"));
+        for other in [
+            "/",
+            "/embed",
+            "/embed/",
+            "/embed//",
+            "/embed//box",
+            "/embed/box/",
+            "/embed/box/more",
+            "/embedded/box",
+        ] {
+            assert!(!is_for_embedding(other), "{other}");
+        }
+    }
 }

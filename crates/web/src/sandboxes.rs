@@ -7,14 +7,14 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use sandgate_driver::{AdoptTarget, MountAccess, Network, NoProgress, Runtime, State as Doing};
+use sandgate_driver::{AdoptTarget, MountAccess, Network, NoProgress, Runtime, State as Doing, Usage};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::sandboxes::{Change, Removal, SandboxInfo};
 use sandgate_policy::SandboxName;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::api::{Adopt, NewSandbox, SandboxView};
+use crate::api::{Adopt, NewSandbox, SandboxView, UsageView};
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 
@@ -203,6 +203,7 @@ fn view(info: SandboxInfo) -> SandboxView {
         accel,
         start,
         warnings,
+        usage: info.usage.map(used),
         sessions: info.sessions,
         // An engine has a default of its own.
         runtime: match spec.runtime {
@@ -228,6 +229,17 @@ fn view(info: SandboxInfo) -> SandboxView {
         record: info.record,
         name: spec.name,
         created_at: info.created_at,
+    }
+}
+
+fn used(usage: Usage) -> UsageView {
+    let Usage { memory, memory_limit, cpu, processes, processes_limit } = usage;
+    UsageView {
+        memory_bytes: memory,
+        memory_limit_bytes: memory_limit,
+        cpu_seconds: cpu.map(|time| time.as_secs_f64()),
+        processes,
+        processes_limit,
     }
 }
 

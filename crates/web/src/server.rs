@@ -3,9 +3,8 @@
 //! A stranger may cost little: connections are counted, also by where they come from, and each has deadlines. None of them is on an answer as a whole: a sandbox may take
 //! long to start, a recording long to be fetched.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +14,6 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use parking_lot::Mutex;
-use sandgate_gateway::limits::source_group;
 use sandgate_gateway::session::Peer;
 use sandgate_gateway::tcp;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutWriter;
 
+use crate::places::Sources;
 use crate::tls::Tls;
 
 /// Connections at once, besides WebSockets. More wait in the kernel: the descriptors are needed for SSH.
@@ -72,7 +70,7 @@ impl Bound {
             };
             match accepted {
                 Ok((stream, peer, place)) => {
-                    let Some(share) = sources.enter(peer.ip()) else {
+                    let Some(share) = sources.enter(peer.ip(), MAX_BY_SOURCE) else {
                         tracing::debug!(%peer, "too many connections to the HTTP listener from there");
                         continue;
                     };
@@ -124,49 +122,6 @@ impl Bound {
     }
 }
 
-/// Live connections by where they come from.
-#[derive(Default)]
-struct Sources {
-    /// Bounded by [`MAX_CONNECTIONS`], since each has its place already.
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Sources {
-    /// Counts a connection, or says no where there are [`MAX_BY_SOURCE`] already.
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Share> {
-        let source = (!peer.to_canonical().is_loopback()).then(|| source_group(peer));
-        if let Some(source) = source {
-            let mut counts = self.counts.lock();
-            let count = counts.entry(source).or_insert(0);
-            if *count >= MAX_BY_SOURCE {
-                return None;
-            }
-            *count += 1;
-        }
-        Some(Share { sources: self.clone(), source })
-    }
-}
-
-/// Held by a connection for as long as it has its place.
-struct Share {
-    sources: Arc<Sources>,
-    /// `None` for this machine, which is not counted.
-    source: Option<IpAddr>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let Some(source) = self.source else { return };
-        let mut counts = self.sources.counts.lock();
-        if let Some(count) = counts.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&source);
-            }
-        }
-    }
-}
-
 /// Answers what is asked on one connection. It is over for us when it becomes a WebSocket.
 async fn answer(stream: impl AsyncRead + AsyncWrite + Send + 'static, router: Router) {
     let mut stream = TimeoutWriter::new(stream);
@@ -178,49 +133,5 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Send + 'static, router: Ro
         .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection to the HTTP listener failed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn one_source_cannot_hold_all_places() {
-        let sources = Arc::<Sources>::default();
-        let mut held: Vec<Share> =
-            (0..MAX_BY_SOURCE).map(|_| sources.enter(address("192.0.2.1")).expect("a place")).collect();
-        assert!(sources.enter(address("192.0.2.1")).is_none());
-        assert!(sources.enter(address("::ffff:192.0.2.1")).is_none(), "the same by another listener");
-        assert!(sources.enter(address("192.0.2.2")).is_some(), "others are not hurt");
-        held.pop();
-        assert!(sources.enter(address("192.0.2.1")).is_some(), "a place that was given back");
-        held.clear();
-        assert!(sources.counts.lock().is_empty(), "nothing is remembered of those that left");
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_source() {
-        let sources = Arc::<Sources>::default();
-        let held: Vec<Share> = (0..MAX_BY_SOURCE)
-            .filter_map(|host| sources.enter(address(&format!("2001:db8::{host:x}"))))
-            .collect();
-        assert_eq!(held.len(), MAX_BY_SOURCE);
-        assert!(sources.enter(address("2001:db8::ffff:1")).is_none());
-        assert!(sources.enter(address("2001:db8:0:1::1")).is_some());
-    }
-
-    #[test]
-    fn this_machine_has_no_such_bound() {
-        let sources = Arc::<Sources>::default();
-        let here = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "127.0.0.9"];
-        let held: Vec<Share> =
-            here.iter().cycle().take(MAX_CONNECTIONS).filter_map(|ip| sources.enter(address(ip))).collect();
-        assert_eq!(held.len(), MAX_CONNECTIONS);
-        assert!(sources.counts.lock().is_empty());
     }
 }

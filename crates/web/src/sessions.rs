@@ -9,13 +9,13 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use sandgate_gateway::Gateway;
 use sandgate_gateway::session::{EndReason, SessionInfo};
-use sandgate_gateway::terminal::{Grant, Mode, TerminalError};
+use sandgate_gateway::terminal::{Grant, TerminalError};
 
 use crate::api::SessionView;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::schema::Refusals;
-use crate::terminal::{Ask, Issued, asked, issued};
+use crate::terminal::{Ask, Issued, asked, give, purpose};
 
 /// Every live session.
 #[utoipa::path(
@@ -70,15 +70,10 @@ pub(crate) async fn ticket(
     let session = gateway.registry.get(&id).ok_or(TerminalError::NoSession)?;
     let target = gateway.terminals.watchable(&session)?;
     let principal = caller.principal(&gateway, session.sandbox)?;
-    let ticket = gateway.terminals.ticket(Grant { target, mode, principal })?;
     // Who watches whom.
-    let what = match mode {
-        Mode::Write => "to write",
-        Mode::Watch => "to watch",
-    };
-    let detail = format!("{id}, {what} the {} of {}", session.kind.as_str(), session.credential);
-    gateway.audit.owner_did("session.ticket", Some(&session.sandbox_id), detail).await;
-    Ok((StatusCode::CREATED, Json(issued(&ticket))))
+    let (what, kind) = (purpose(mode), session.kind.as_str());
+    let detail = format!("{id}, {what} the {kind} of {}", session.credential);
+    give(&gateway, Grant { target, mode, principal }, "session.ticket", detail).await
 }
 
 fn view(terminal: Option<String>, info: SessionInfo) -> SessionView {

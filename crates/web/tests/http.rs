@@ -389,6 +389,10 @@ async fn all_errors_are_problems_and_no_answer_may_be_kept_or_framed() {
     assert!(!policy.contains("unsafe"), "{policy}");
     let embedded = door.ask("GET", "/embed/box", &[], None).await;
     assert!(embedded.header("content-security-policy").expect("a policy").contains("frame-ancestors 'self'"));
+    assert_eq!(embedded.header("cross-origin-resource-policy"), Some("cross-origin"));
+    let below = door.ask("GET", "/embed/box/more", &[], None).await;
+    assert!(below.header("content-security-policy").expect("a policy").contains("frame-ancestors 'none'"));
+    assert_eq!(below.header("cross-origin-resource-policy"), Some("same-origin"));
     let huge = json!({ "name": "x".repeat(3 << 20) });
     let too_long = door.with_key("POST", "/api/v1/sandboxes", &admin, Some(&huge)).await;
     assert_eq!(too_long.status, 413);

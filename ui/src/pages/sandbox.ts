@@ -11,21 +11,24 @@ import type { Sandbox } from '../types';
 import { facts, failureLine } from './parts';
 import { sandboxActions } from './sandbox-actions';
 import { stateBadge } from './sandboxes';
+import { UsageLine } from './usage';
 
 const EVERY_MS = 4000;
 
 export function sandboxPage([name = '']: string[]): Page {
   const failure = failureLine();
   const body = h('div', {});
+  const usage = new UsageLine();
   const actions = h('div', { class: 'buttons' });
   let shown = '';
   const refresh = poll(EVERY_MS, () => failure.guard(async () => {
-    const box = await api.sandbox(name);
-    const state = JSON.stringify(box);
+    const { usage: now, ...box } = await api.sandbox(name);
+    usage.show(now);
+    const state = JSON.stringify([box, now !== undefined]);
     if (state === shown) return;
     shown = state;
     fill(actions, ...sandboxActions(box, () => refresh.now()));
-    fill(body, details(box), box.warnings.length > 0 && h('ul', { class: 'warning-list' }, ...box.warnings.map((text) => h('li', {}, text))));
+    fill(body, details(box, now && usage.view), box.warnings.length > 0 && h('ul', { class: 'warning-list' }, ...box.warnings.map((text) => h('li', {}, text))));
   }));
   const segment = encodeURIComponent(name);
   return {
@@ -37,11 +40,12 @@ export function sandboxPage([name = '']: string[]): Page {
   };
 }
 
-function details(box: Sandbox): HTMLElement {
+function details(box: Sandbox, usage: HTMLElement | undefined): HTMLElement {
   return facts([
     ['State', h('span', {}, stateBadge(box))],
     ['Reason', box.reason],
     ['Since', time(box.since, '')],
+    ['Uses', usage],
     ['Sessions', box.sessions],
     ['Driver', box.driver],
     ['Runtime', box.runtime],

@@ -13,21 +13,29 @@ import type { Sandbox } from '../types';
 import { sandboxActions } from './sandbox-actions';
 import { createSandboxDialog } from './sandbox-form';
 import { failureLine } from './parts';
+import { UsageLines } from './usage';
 
 const EVERY_MS = 4000;
 
 export function sandboxesPage(): Page {
   const failure = failureLine();
+  const usage = new UsageLines();
   const list = table<Sandbox>('Sandboxes', [
     { title: 'Name', cell: (box) => h('a', { href: `/sandboxes/${encodeURIComponent(box.name)}` }, h('strong', {}, box.name)) },
     { title: 'State', cell: (box) => [stateBadge(box), warnings(box)] },
     { title: 'Image', cell: (box) => [h('span', { class: 'break' }, box.image), h('span', { class: 'sub' }, box.driver, limits(box))] },
+    { title: 'Uses', cell: (box) => usage.of(box.id).view },
     { title: 'Sessions', cell: (box) => box.sessions, kind: 'numeric' },
     { title: 'Since', cell: (box) => time(box.since ?? box.created_at) },
     { title: 'Actions', cell: (box) => h('div', { class: 'buttons' }, ...sandboxActions(box, () => refresh.now())), kind: 'act' },
   ], (box) => box.id, 'There is no sandbox yet.');
 
-  const refresh = poll(EVERY_MS, () => failure.guard(async () => list.show(await api.sandboxes())));
+  const refresh = poll(EVERY_MS, () => failure.guard(async () => {
+    const boxes = await api.sandboxes();
+    usage.show(boxes);
+    // A row is left alone while nothing but its usage changes.
+    list.show(boxes.map(({ usage: _, ...box }) => box));
+  }));
   const create = can('admin') && button('New sandbox', () => void createSandboxDialog((name) => {
     notice(`${name} was created.`);
     refresh.now();

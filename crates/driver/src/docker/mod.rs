@@ -13,6 +13,7 @@ mod links;
 mod make;
 mod record;
 mod stream;
+mod usage;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -35,7 +36,7 @@ use tokio::task::JoinHandle;
 pub use adopt::AdoptTarget;
 
 use crate::state::{DataDir, Phase, Record, read_json, write_json};
-use crate::{Driver, DriverError, Progress, SandboxId, SandboxSpec, State, StopCause};
+use crate::{Driver, DriverError, Progress, SandboxId, SandboxSpec, State, StopCause, Usage};
 use engine::{Engine, EngineError, SLOW, plain};
 use links::{DockerDial, Live};
 use record::{Made, Origin, ended, state};
@@ -575,6 +576,10 @@ impl Driver for DockerDriver {
             }
             None => ended(REMOVED.to_owned(), SystemTime::now()),
         })
+    }
+
+    async fn usage(&self, id: &SandboxId) -> Option<Usage> {
+        usage::ask(&self.inner.engine, &self.inner.made(id).ok()?.container).await
     }
 
     async fn login_user(&self, id: &SandboxId) -> Result<Option<String>, DriverError> {

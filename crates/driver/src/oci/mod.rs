@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sandgate_guest::Dial;
 
 use crate::supervised::{Config, Kind, Supervised};
-use crate::{Driver, DriverError, Progress, SandboxId, SandboxSpec, State};
+use crate::{Driver, DriverError, Progress, SandboxId, SandboxSpec, State, Usage};
 
 /// Where the driver keeps things and which programs it starts.
 #[derive(Debug, Clone)]
@@ -77,6 +77,10 @@ impl Driver for OciDriver {
 
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError> {
         self.work.inspect(id).await
+    }
+
+    async fn usage(&self, id: &SandboxId) -> Option<Usage> {
+        self.work.usage(id).await
     }
 
     async fn login_user(&self, id: &SandboxId) -> Result<Option<String>, DriverError> {

@@ -16,7 +16,7 @@ use sandgate_guest::Dial;
 use serde::{Deserialize, Serialize};
 
 use crate::supervised::{Change, Config, Kind, Supervised};
-use crate::{Driver, DriverError, InvalidSpec, Network, Progress, SandboxId, SandboxSpec, State};
+use crate::{Driver, DriverError, InvalidSpec, Network, Progress, SandboxId, SandboxSpec, State, Usage};
 
 pub(crate) use dial::MachineDial;
 
@@ -190,6 +190,10 @@ impl Driver for QemuDriver {
 
     async fn inspect(&self, id: &SandboxId) -> Result<State, DriverError> {
         self.work.inspect(id).await
+    }
+
+    async fn usage(&self, id: &SandboxId) -> Option<Usage> {
+        self.work.usage(id).await
     }
 
     async fn login_user(&self, id: &SandboxId) -> Result<Option<String>, DriverError> {

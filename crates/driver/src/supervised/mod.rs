@@ -7,6 +7,7 @@ mod ask;
 mod network;
 mod shim;
 mod terminal;
+mod usage;
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -23,7 +24,7 @@ use tokio::net::UnixStream;
 use crate::qemu::MachineSettings;
 use crate::state::lock::{OpLock, RunLock};
 use crate::state::{DataDir, Meta, Phase, Record, SandboxDir, read_json, write_json};
-use crate::{Driver, DriverError, InvalidSpec, Progress, SandboxId, SandboxSpec, State, StopCause};
+use crate::{Driver, DriverError, InvalidSpec, Progress, SandboxId, SandboxSpec, State, StopCause, Usage};
 
 /// How long an operation waits for another one on the same sandbox.
 const BUSY_PATIENCE: Duration = Duration::from_secs(120);
@@ -505,6 +506,17 @@ impl Driver for Supervised {
             Phase::Paused { started_at } => State::Paused { started_at },
             Phase::Stopped { cause, at } => State::Stopped { cause, at },
         })
+    }
+
+    async fn usage(&self, id: &SandboxId) -> Option<Usage> {
+        let (record, _) = self.look(id).ok()?;
+        // The kernel may have to add up what its processors have counted.
+        let mut usage = tokio::task::spawn_blocking(move || usage::of_groups(&record.cgroups)).await.ok()?;
+        if let Kind::Machine(_) = self.inner.kind {
+            // What its group has are the threads of QEMU; how many processes run inside its own kernel knows.
+            (usage.processes, usage.processes_limit) = (None, None);
+        }
+        usage.known()
     }
 
     async fn login_user(&self, id: &SandboxId) -> Result<Option<String>, DriverError> {

@@ -12,6 +12,9 @@ pub struct DoorMetrics {
     pub(crate) ssh_turned_away: Counter,
     pub(crate) logins: Counter,
     pub(crate) logins_refused: Counter,
+    http_logins_by_key: Counter,
+    http_logins_by_link: Counter,
+    http_logins_refused: Counter,
     shells: Counter,
     execs: Counter,
     sftps: Counter,
@@ -25,6 +28,17 @@ pub struct DoorMetrics {
     pub(crate) forwards_failed: Counter,
     /// Of forwards that have ended.
     forward_bytes: Bytes,
+}
+
+/// What came of somebody who wanted in by HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpLogin {
+    /// A browser logged in with an API key.
+    Key,
+    /// A browser logged in with the code of a link.
+    Link,
+    /// A key, link or cookie was unknown, used or not good any more.
+    Refused,
 }
 
 /// Bytes in each direction, as the client has it.
@@ -42,6 +56,16 @@ impl Bytes {
 }
 
 impl DoorMetrics {
+    /// Somebody has logged in by HTTP, or was refused.
+    pub fn http_login(&self, result: HttpLogin) {
+        let counter = match result {
+            HttpLogin::Key => &self.http_logins_by_key,
+            HttpLogin::Link => &self.http_logins_by_link,
+            HttpLogin::Refused => &self.http_logins_refused,
+        };
+        counter.increment();
+    }
+
     /// A session has started.
     pub(crate) fn started(&self, kind: SessionKind) {
         let counter = match kind {
@@ -80,6 +104,16 @@ impl DoorMetrics {
             "Attempts to log in by SSH with a credential.",
             "result",
             &[("accepted", self.logins.get()), ("refused", self.logins_refused.get())],
+        );
+        page.counters(
+            "sandgate_http_logins_total",
+            "Logins of browsers with an API key or a link, and refusals, those of requests with a key included.",
+            "result",
+            &[
+                ("key", self.http_logins_by_key.get()),
+                ("link", self.http_logins_by_link.get()),
+                ("refused", self.http_logins_refused.get()),
+            ],
         );
         page.counters(
             "sandgate_sessions_started_total",

@@ -11,6 +11,7 @@ use std::io::{BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sandgate_policy::{Principal, RecordMode};
@@ -30,6 +31,9 @@ const DIRECTORY: &str = "recordings";
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest pause before the end of a recording is noted again, where the store failed.
 const NOTE_AGAIN: Duration = Duration::from_secs(60);
+/// How long a session waits for its recording to begin: a disk that hangs must not hold it up for ever, and one that is busy is no reason
+/// to have none.
+const SLOWEST_START: Duration = Duration::from_secs(5);
 /// How long an ending gateway waits for the last words of recordings.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -125,12 +129,24 @@ impl Recordings {
         }
         let session = subject.session_id.clone();
         // In a task of its own: a client that goes meanwhile must leave neither a file without a row nor a row that nobody ends.
-        let these = self.clone();
-        let made =
-            tokio::spawn(
-                async move { these.create(subject).await.map(|recorder| Begun::new(Some(recorder))) },
-            );
-        match made.await.unwrap_or(Err(RecordingError::BrokenOff)) {
+        let (these, late) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let too_late = late.clone();
+        let made = tokio::spawn(async move {
+            let recorder = these.create(subject).await?;
+            if too_late.load(Ordering::Relaxed) {
+                // Its session goes on without it.
+                recorder.fail();
+            }
+            Ok::<_, RecordingError>(Begun::new(Some(recorder)))
+        });
+        let made = match tokio::time::timeout(SLOWEST_START, made).await {
+            Ok(made) => made.unwrap_or(Err(RecordingError::BrokenOff)),
+            Err(_) => {
+                late.store(true, Ordering::Relaxed);
+                Err(RecordingError::Stalled)
+            }
+        };
+        match made {
             Ok(begun) => Ok(begun.started()),
             Err(error) => {
                 tracing::warn!(session, %error, "a session cannot be recorded");
@@ -365,6 +381,9 @@ pub enum RecordingError {
     /// It is being written.
     #[error("the recording goes on; end its session first")]
     Live,
+    /// Its file or its row takes too long.
+    #[error("the disk does not respond")]
+    Stalled,
     /// Its file.
     #[error("the file of the recording: {0}")]
     File(std::io::Error),

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::agent_forward::{AgentStream, OpenError, UserAgent};
+use crate::metrics::{ChannelKind, ChannelMetrics, OpenChannel};
 
 /// How long the client may take to answer. It connects to a local socket and asks nobody.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
@@ -22,14 +23,15 @@ pub(super) struct ClientAgent {
     handle: ConnectionHandle,
     /// Channels that the agents of all sessions of the connection may have at once.
     places: Arc<Semaphore>,
+    channels: Arc<ChannelMetrics>,
 }
 
 impl ClientAgent {
     /// `max_channels` are those of the connection. A quarter of them is for agents. Programs in the sandbox may take half of them by
     /// connecting to listeners, so at least a quarter is left to the user for sessions.
-    pub(super) fn new(handle: ConnectionHandle, max_channels: usize) -> Self {
+    pub(super) fn new(handle: ConnectionHandle, max_channels: usize, channels: Arc<ChannelMetrics>) -> Self {
         let places = (max_channels / 4).clamp(1, Semaphore::MAX_PERMITS);
-        Self { handle, places: Arc::new(Semaphore::new(places)) }
+        Self { handle, places: Arc::new(Semaphore::new(places)), channels }
     }
 }
 
@@ -44,7 +46,11 @@ impl UserAgent for ClientAgent {
         match opened {
             // Nothing is ever asked on such a channel.
             Ok(Channel { requests: _, reader, writer }) => Ok(AgentStream {
-                reader: Box::new(Reader { reader, _place: place }),
+                reader: Box::new(Reader {
+                    reader,
+                    _place: place,
+                    _counted: self.channels.enter(ChannelKind::AuthAgent),
+                }),
                 writer: Box::new(writer),
             }),
             Err(failure) => {
@@ -76,6 +82,7 @@ fn shown(text: &str) -> String {
 struct Reader {
     reader: ChannelReader,
     _place: OwnedSemaphorePermit,
+    _counted: OpenChannel,
 }
 
 impl AsyncRead for Reader {

@@ -66,7 +66,8 @@ pub async fn serve(
 ) {
     let (driver, handle) = driver::accept(ClientStream::new(stream), config);
     let listeners = Listeners::new(gateway.config.login.max_channels);
-    let user_agent = ClientAgent::new(handle.clone(), gateway.config.login.max_channels);
+    let user_agent =
+        ClientAgent::new(handle.clone(), gateway.config.login.max_channels, gateway.metrics.channels.clone());
     let step = gateway.telemetry.connection(&origin.peer);
     let mut application = Connection {
         gateway,

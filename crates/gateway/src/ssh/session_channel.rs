@@ -18,6 +18,7 @@ use super::waiting::{End, TICK, WaitLine};
 use super::x11::Display;
 use crate::agent_forward::AgentForwarding;
 use crate::gateway::Gateway;
+use crate::metrics::ChannelKind;
 use crate::session::{self, EndSignal, Outcome, Peer, RunningSession, SessionRequest, Traffic};
 use crate::telemetry::Trace;
 
@@ -62,6 +63,7 @@ pub(super) async fn run(
     user_agent: ClientAgent,
     listeners: ForSession,
 ) {
+    let _counted = gateway.metrics.channels.enter(ChannelKind::Session);
     let Standing { principal, peer, trace, end: mut connection_end } = standing;
     let Channel { mut requests, reader, mut writer } = channel;
     let ForSession { arrivals, settled } = listeners;

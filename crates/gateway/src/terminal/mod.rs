@@ -50,7 +50,7 @@ pub use attachment::Attachment;
 pub use clients::MAX_WATCHERS;
 pub use outbox::{Message, WINDOW};
 pub use tickets::{Grant, LIFE as TICKET_LIFE, Target, Ticket};
-pub use watch::MAX_WATCHED;
+pub use watch::{MAX_WATCHED, MAX_WATCHED_BY_ONE};
 
 /// Most terminals at once. Each may hold a shell in a sandbox and some megabytes here.
 const MAX_TERMINALS: usize = 1024;
@@ -117,6 +117,9 @@ pub enum TerminalError {
     /// All places of those that are watched are taken.
     #[error("{MAX_WATCHED} sessions are watched already, the most that this gateway shows at once")]
     TooManyWatched,
+    /// All places of one credential are taken.
+    #[error("{MAX_WATCHED_BY_ONE} sessions are watched with this login or key already, the most for one")]
+    TooManyWatchedByOne,
     /// The ticket is unknown, used, or too old.
     #[error("this ticket is unknown, was used, or is too old")]
     Ticket,

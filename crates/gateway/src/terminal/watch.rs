@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sandgate_guest::WindowSize;
+use sandgate_policy::Credential;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ use crate::session::{Event, Follower, Outcome, Registry, Tee};
 
 /// Most sessions that are watched at once. Each costs a few megabytes for its picture and one for what has not come to it yet.
 pub const MAX_WATCHED: usize = 64;
+/// Of them, those whose watching began with one credential: nobody who may only look on keeps all others from it.
+pub const MAX_WATCHED_BY_ONE: usize = MAX_WATCHED / 2;
 /// The size of a picture where the terminal's own client has said none, as without a terminal of its own.
 const UNSAID: (u32, u32) = (80, 24);
 /// Ends whatever sequence was begun before output that was missed.
@@ -37,7 +40,15 @@ const CANCEL: &[u8] = b"\x18";
 pub(super) struct Watched {
     pub(super) tickets: Tickets,
     /// By the session's identifier; at most [`MAX_WATCHED`].
-    all: Mutex<HashMap<String, Door>>,
+    all: Mutex<HashMap<String, Picture>>,
+}
+
+/// A session that is watched.
+#[derive(Debug)]
+struct Picture {
+    door: Door,
+    /// With whom it began.
+    by: Credential,
 }
 
 impl Watched {
@@ -53,26 +64,29 @@ impl Watched {
         if newcomer.grant.mode != Mode::Watch {
             return Err(TerminalError::OnlyWatched);
         }
-        let credential = newcomer.grant.principal.credential.to_string();
+        let credential = newcomer.grant.principal.credential.clone();
         // Held to the end, so that a task which ends for want of watchers does not end beside one who comes.
         let mut all = self.all.lock();
         // Those whose task broke off.
-        all.retain(|_, door| !door.commands.is_closed());
+        all.retain(|_, picture| !picture.door.commands.is_closed());
         let attachment = match all.get(&session) {
-            Some(door) => door.clone().admit(newcomer)?,
+            Some(picture) => picture.door.clone().admit(newcomer)?,
             None => {
                 let tee = registry.tee(&session).ok_or(TerminalError::NoSession)?;
                 if all.len() >= MAX_WATCHED {
                     return Err(TerminalError::TooManyWatched);
                 }
+                if all.values().filter(|picture| picture.by == credential).count() >= MAX_WATCHED_BY_ONE {
+                    return Err(TerminalError::TooManyWatchedByOne);
+                }
                 let (door, task) = self.begin(&session, &tee)?;
                 let attachment = door.clone().admit(newcomer)?;
-                all.insert(session.clone(), door);
+                all.insert(session.clone(), Picture { door, by: credential.clone() });
                 tokio::spawn(task.run());
                 attachment
             }
         };
-        tracing::info!(session, credential, "watched");
+        tracing::info!(session, %credential, "watched");
         Ok(attachment)
     }
 

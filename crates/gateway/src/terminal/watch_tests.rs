@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sandgate_guest::ExitStatus;
+use sandgate_policy::Credential;
 
 use super::testing::principal;
 use super::*;
@@ -48,10 +49,15 @@ fn ground() -> Ground {
 
 impl Ground {
     fn try_watch(&self, session: &str) -> Result<Attachment, TerminalError> {
+        self.try_watch_as(principal(), session)
+    }
+
+    fn try_watch_as(&self, principal: Principal, session: &str) -> Result<Attachment, TerminalError> {
         let target = Target::Session(session.to_owned());
-        let ticket = self.terminals.ticket(Grant { target, mode: Mode::Watch, principal: principal() })?;
+        let ticket =
+            self.terminals.ticket(Grant { target, mode: Mode::Watch, principal: principal.clone() })?;
         let grant = self.terminals.watched.tickets.take(ticket.reveal(), Instant::now()).expect("good");
-        let registered = self.registry.connect(principal());
+        let registered = self.registry.connect(principal);
         let size = WindowSize { cols: 10, rows: 10, xpixel: 0, ypixel: 0 };
         self.terminals.admit(&self.registry, Newcomer { grant, registered, size, peer: None })
     }
@@ -265,10 +271,20 @@ async fn there_are_bounds_and_what_has_no_screen_is_not_watched() {
     assert!(matches!(next(&one_more).await, Some(Message::Ended(text)) if text.contains("16")));
 
     let mut held = Vec::new();
+    let other = || {
+        let credential = Credential::ApiKey { id: "key-2".to_owned(), name: "other".to_owned() };
+        Principal { credential, ..principal() }
+    };
     for number in 1..=MAX_WATCHED {
         let id = format!("ses-more-{number}");
         held.push(ground.registry.open(info(&id, true), None, Some(Tee::new(80, 24))));
-        let watched = ground.try_watch(&id);
+        // The session of the ground is one that the first watches, too.
+        if number == MAX_WATCHED_BY_ONE {
+            // Nobody has more than half of the places.
+            assert!(matches!(ground.try_watch(&id), Err(TerminalError::TooManyWatchedByOne)));
+        }
+        let who = if number < MAX_WATCHED_BY_ONE { principal() } else { other() };
+        let watched = ground.try_watch_as(who, &id);
         assert_eq!(watched.is_ok(), number < MAX_WATCHED, "{number}");
         match watched {
             Ok(watcher) => watchers.push(watcher),
@@ -277,7 +293,8 @@ async fn there_are_bounds_and_what_has_no_screen_is_not_watched() {
     }
     drop(watchers.pop());
     settle().await;
-    assert!(ground.try_watch(&format!("ses-more-{MAX_WATCHED}")).is_ok(), "there is room again");
+    let last = format!("ses-more-{MAX_WATCHED}");
+    assert!(ground.try_watch_as(other(), &last).is_ok(), "there is room again");
 
     assert!(matches!(ground.try_watch("ses-x"), Err(TerminalError::NoSession)));
     assert!(matches!(ground.terminals.watchable(&info("ses-2", false)), Err(TerminalError::NoScreen)));

@@ -7,7 +7,7 @@ use sandgate_driver::{
     AdoptTarget, BindMount, External, ExternalLink, ImageSource, Network, Runtime, TlsFiles,
 };
 use sandgate_policy::{RecordMode, SandboxName};
-use sandgate_web::api::{Adopt, DEFAULT_DRIVER, NewSandbox, SandboxView};
+use sandgate_web::api::{Adopt, DEFAULT_DRIVER, NewSandbox, SandboxView, UsageView};
 use sandgate_web::client::{Client, segment};
 use serde_json::json;
 
@@ -264,17 +264,19 @@ async fn list(client: &Client, args: LsArgs) -> anyhow::Result<()> {
         .into_iter()
         .map(|sandbox| {
             let sessions = sandbox.sessions.to_string();
+            let memory = sandbox.usage.as_ref().and_then(|usage| usage.memory_bytes);
             [
                 sandbox.name,
                 sandbox.state,
                 sessions,
+                memory.map_or_else(|| "-".to_owned(), mebibytes),
                 if sandbox.driver == DEFAULT_DRIVER { sandbox.runtime } else { sandbox.driver },
                 sandbox.link.or(sandbox.adopted).unwrap_or(sandbox.image),
                 output::time(sandbox.created_at),
             ]
         })
         .collect();
-    output::table(["NAME", "STATE", "SESSIONS", "RUNTIME", "IMAGE", "CREATED"], &rows);
+    output::table(["NAME", "STATE", "SESSIONS", "MEMORY", "RUNTIME", "IMAGE", "CREATED"], &rows);
     Ok(())
 }
 
@@ -324,17 +326,40 @@ fn show(sandbox: &SandboxView) {
     more("since", sandbox.since.map(output::time));
     more("pid", sandbox.pid.map(|pid| pid.to_string()));
     more("user", sandbox.user.clone());
-    more("memory", sandbox.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+    more("memory", sandbox.memory_bytes.map(mebibytes));
     more("cpus", sandbox.cpus.map(|cpus| cpus.to_string()));
-    more("disk", sandbox.disk_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+    more("disk", sandbox.disk_bytes.map(mebibytes));
     more("kernel", sandbox.kernel.clone());
     more("accel", sandbox.accel.clone());
     more("start", sandbox.start.clone());
     more("record", (sandbox.record != RecordMode::Off).then(|| sandbox.record.to_string()));
+    lines.extend(sandbox.usage.iter().flat_map(usage_lines));
     lines.extend(sandbox.mounts.iter().map(|mount| ("mount", mount.clone())));
     lines.extend(forward_rules::lines(&sandbox.forward));
     lines.extend(sandbox.warnings.iter().map(|warning| ("warning", warning.clone())));
     for (name, value) in lines {
         println!("{name:<9} {value}");
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+/// What a sandbox uses now, of what it may.
+fn usage_lines(usage: &UsageView) -> Vec<(&'static str, String)> {
+    let of = |now: Option<String>, most: Option<String>| match (now, most) {
+        (Some(now), Some(most)) => Some(format!("{now} of {most}")),
+        (now, _) => now,
+    };
+    let memory = of(usage.memory_bytes.map(mebibytes), usage.memory_limit_bytes.map(mebibytes));
+    let cpu = usage.cpu_seconds.map(|seconds| format!("{seconds:.1} s of processors"));
+    let plain = |count: u64| count.to_string();
+    let processes = of(usage.processes.map(plain), usage.processes_limit.map(plain));
+    let processes = processes.map(|count| format!("{count} processes and threads"));
+    [memory.map(|memory| format!("{memory} of memory")), cpu, processes]
+        .into_iter()
+        .flatten()
+        .map(|line| ("uses", line))
+        .collect()
 }

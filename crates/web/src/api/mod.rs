@@ -23,7 +23,7 @@ pub use images::{ImageView, ImportImage, Login, PullEvent, PullImage};
 pub use keys::{AddKey, KeyView};
 pub use login::{LoginLink, LoginRequest, WhoAmI};
 pub use recordings::{RecordingView, RecordingsPage, Verified};
-pub use sandboxes::{Adopt, SandboxView};
+pub use sandboxes::{Adopt, SandboxView, UsageView};
 pub use sessions::{SessionView, SftpRequest};
 pub use status::Status;
 pub use tokens::{CreateToken, TokenCreated, TokenView};

@@ -33,6 +33,9 @@ pub struct SandboxView {
     /// What this machine could not give it.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What it uses of the machine while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageView>,
     /// Live sessions in it.
     pub sessions: usize,
     /// The driver that made it.
@@ -81,6 +84,26 @@ pub struct SandboxView {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// What a running sandbox uses of the machine. What its driver cannot tell is not there.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Memory in bytes, without files that the kernel would drop first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Most of it, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// Seconds on processors since its start, over all cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Most of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes_limit: Option<u64>,
 }
 
 /// `POST /api/v1/adopt`: makes a sandbox of a container that is there already.

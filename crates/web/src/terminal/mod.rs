@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 use crate::caller::{Caller, Via};
 use crate::origin::origin_allowed;
-use crate::places::Places;
+use crate::places::Newcomers;
 use crate::problem::{Problem, parse};
 use crate::schema::Refusals;
 use crate::websocket;
@@ -36,12 +36,14 @@ use protocol::ModeName;
 const PROTOCOL: &str = "sandgate.terminal.v1";
 /// Largest message of a client, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// WebSockets that have not shown a ticket yet.
+/// WebSockets that have not shown a ticket yet. With one more the oldest is closed.
 const MAX_NEWCOMERS: usize = 256;
+/// Those of one source; a further one is refused. A page opens one, and shows its ticket at once.
+const MAX_NEWCOMERS_BY_SOURCE: usize = 32;
 
 /// The WebSocket. It needs no key: whoever attaches shows a ticket.
 pub(crate) fn socket() -> Router<Arc<Gateway>> {
-    let newcomers = Places::new(MAX_NEWCOMERS, "too many connections that have not shown a ticket");
+    let newcomers = Newcomers::new(MAX_NEWCOMERS, MAX_NEWCOMERS_BY_SOURCE);
     Router::new().route("/terminal", get(attach)).layer(Extension(newcomers))
 }
 
@@ -153,14 +155,8 @@ pub(crate) async fn ticket(
     let mode = asked(&caller, &body)?;
     let info = gateway.terminals.get(&id).ok_or(TerminalError::NotFound)?;
     let principal = caller.principal(&gateway, info.sandbox)?;
-    let sandbox_id = principal.sandbox_id.clone();
-    let detail = match mode {
-        Mode::Write => format!("{id}, to write"),
-        Mode::Watch => format!("{id}, to watch"),
-    };
-    let ticket = gateway.terminals.ticket(Grant { target: Target::Terminal(id), mode, principal })?;
-    gateway.audit.owner_did("terminal.ticket", Some(&sandbox_id), detail).await;
-    Ok((StatusCode::CREATED, Json(issued(&ticket))))
+    let detail = format!("{id}, {}", purpose(mode));
+    give(&gateway, Grant { target: Target::Terminal(id), mode, principal }, "terminal.ticket", detail).await
 }
 
 /// What a caller asks for, who may have it.
@@ -174,7 +170,28 @@ pub(crate) fn asked(caller: &Caller, body: &Bytes) -> Result<Mode, Problem> {
     Ok(mode)
 }
 
-pub(crate) fn issued(ticket: &Ticket) -> Issued {
+/// Gives a ticket, and writes down that it did.
+pub(crate) async fn give(
+    gateway: &Gateway,
+    grant: Grant,
+    action: &'static str,
+    detail: String,
+) -> Result<(StatusCode, Json<Issued>), Problem> {
+    let sandbox_id = grant.principal.sandbox_id.clone();
+    let ticket = gateway.terminals.ticket(grant)?;
+    gateway.audit.owner_did(action, Some(&sandbox_id), detail).await;
+    Ok((StatusCode::CREATED, Json(issued(&ticket))))
+}
+
+/// For the audit trail.
+pub(crate) fn purpose(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Write => "to write",
+        Mode::Watch => "to watch",
+    }
+}
+
+fn issued(ticket: &Ticket) -> Issued {
     Issued { ticket: ticket.reveal().to_owned(), expires_in: TICKET_LIFE.as_secs() }
 }
 
@@ -209,7 +226,7 @@ pub(crate) async fn end(
 
 async fn attach(
     State(gateway): State<Arc<Gateway>>,
-    Extension(newcomers): Extension<Places>,
+    Extension(newcomers): Extension<Newcomers>,
     headers: HeaderMap,
     extensions: Extensions,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -219,8 +236,11 @@ async fn attach(
         return Err(Problem::new(StatusCode::FORBIDDEN, "this page may not attach to terminals here"));
     }
     let upgrade = websocket::accept(upgrade, PROTOCOL, MAX_MESSAGE)?;
-    let place = newcomers.take()?;
     let peer = extensions.get::<Peer>().copied();
+    let Some(place) = newcomers.enter(peer.map(|peer| peer.client.ip())) else {
+        let text = "too many connections from your address that have not shown a ticket";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    };
     Ok(upgrade.on_upgrade(move |socket| socket::serve(gateway, socket, peer, place)))
 }
 
@@ -234,6 +254,7 @@ impl From<TerminalError> for Problem {
         let status = match &error {
             TerminalError::TooMany
             | TerminalError::TooManyWatched
+            | TerminalError::TooManyWatchedByOne
             | TerminalError::Draining
             | TerminalError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             TerminalError::Ended(_) | TerminalError::Ticket => StatusCode::FORBIDDEN,

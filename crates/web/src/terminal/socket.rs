@@ -12,7 +12,7 @@ use sandgate_guest::WindowSize;
 use tokio::sync::mpsc;
 
 use super::protocol::{FromClient, ToClient};
-use crate::places::Place;
+use crate::places::Newcomer;
 use crate::websocket::{
     self, CloseCode, End, FirstWords, Keepalive, MAX_REPLIES, Notice, Received, Sink, Stream,
 };
@@ -20,15 +20,21 @@ use crate::websocket::{
 /// What the client reads that does not show a ticket.
 const FIRST: FirstWords =
     FirstWords { late: "The ticket did not come in time.", binary: "The first message must be \"attach\"." };
+/// What the client reads that had to make room.
+const CROWDED: &str = "Too many connections that have not shown a ticket.";
 /// Largest message of output, in bytes: what is on the screen is acknowledged by message.
 const PIECE: usize = 32 * 1024;
 /// A full reset, for an emulator that does not know that a picture of the screen follows.
 const RESET: &[u8] = b"\x1bc";
 
 /// Serves a connection to its end. `place` is given back when a ticket was shown.
-pub(super) async fn serve(gateway: Arc<Gateway>, socket: WebSocket, peer: Option<Peer>, place: Place) {
+pub(super) async fn serve(gateway: Arc<Gateway>, socket: WebSocket, peer: Option<Peer>, place: Newcomer) {
     let (mut sink, mut stream) = socket.split();
-    let end = match ticket(&mut stream).await {
+    let ticket = tokio::select! {
+        ticket = ticket(&mut stream) => ticket,
+        () = place.evicted() => Err(End::Ours(CloseCode::Ticket, Some(CROWDED.to_owned()))),
+    };
+    let end = match ticket {
         Err(end) => end,
         Ok((ticket, size)) => {
             drop(place);

@@ -13,6 +13,7 @@ use sandgate_ssh::event::{ChannelOpen, OpenFailure};
 use super::relay::relay_recorded;
 use crate::forward::{self, ForwardError, Place};
 use crate::gateway::Gateway;
+use crate::metrics::ChannelKind;
 use crate::session::{Peer, Traffic};
 
 /// Dials, answers, and relays until the end. Dropping the future refuses the open, or closes the channel and the connection.
@@ -22,9 +23,13 @@ pub(in crate::ssh) async fn connect(
     peer: Peer,
     question: OpenQuestion,
 ) {
-    let place = match question.kind() {
-        ChannelOpen::DirectTcpip { host, port, .. } => Place::Tcp { host: host.clone(), port: *port },
-        ChannelOpen::DirectStreamlocal { path } => Place::Unix { path: path.clone() },
+    let (kind, place) = match question.kind() {
+        ChannelOpen::DirectTcpip { host, port, .. } => {
+            (ChannelKind::DirectTcpip, Place::Tcp { host: host.clone(), port: *port })
+        }
+        ChannelOpen::DirectStreamlocal { path } => {
+            (ChannelKind::DirectStreamlocal, Place::Unix { path: path.clone() })
+        }
         _ => return question.refuse(OpenFailure::prohibited("This kind of channel is not supported.")),
     };
     let connection = match forward::dial(&gateway, &principal, &place).await {
@@ -58,6 +63,7 @@ pub(in crate::ssh) async fn connect(
         Err(error) => return question.refuse(OpenFailure::connect_failed(error.to_string())),
     };
     let channel = question.accept();
+    let _counted = gateway.metrics.channels.enter(kind);
     let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
     gateway.metrics.doors.forwards.increment();
     let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;

@@ -13,6 +13,7 @@ use super::arrivals::Pace;
 use super::relay::relay_recorded;
 use crate::forward::Place;
 use crate::gateway::Gateway;
+use crate::metrics::ChannelKind;
 use crate::session::Traffic;
 
 /// Bytes of a client's refusal that the log shows.
@@ -59,6 +60,14 @@ impl Source {
         }
     }
 
+    fn kind(&self) -> ChannelKind {
+        match self {
+            Source::Tcp { .. } => ChannelKind::ForwardedTcpip,
+            Source::Unix { .. } => ChannelKind::ForwardedStreamlocal,
+            Source::X11 => ChannelKind::X11,
+        }
+    }
+
     fn open(self, peer: &Peer) -> ServerOpen {
         match self {
             Source::Tcp { address, port } => {
@@ -93,7 +102,7 @@ pub(in crate::ssh) async fn serve(
 ) {
     let Arrived { incoming, source, pending, place: _place, warnings } = arrived;
     let sandbox = principal.sandbox_name.clone();
-    let to = source.words();
+    let (to, kind) = (source.words(), source.kind());
     let open = source.open(&incoming.peer);
     // Taken first: a client may take longer to answer than the guest keeps what nobody takes.
     let connection = match incoming.accept().await {
@@ -121,6 +130,7 @@ pub(in crate::ssh) async fn serve(
         }
     };
     drop(pending);
+    let _counted = gateway.metrics.channels.enter(kind);
     let traffic = Traffic::recorded(recording.as_ref().map(|recording| recording.recorder().clone()));
     gateway.metrics.doors.forwards.increment();
     let end = relay_recorded(channel, connection, &traffic, recording.as_ref()).await;
