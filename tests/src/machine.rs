@@ -4,16 +4,19 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
 use crate::client::DEADLINE;
 use crate::process::{Feed, Guard, run};
-use crate::{Options, Target, paths, rootfs, skip};
+use crate::{Options, Output, Target, paths, rootfs, skip};
 
 /// From the last words of `hostile/takeover.py` until its program listens, under emulation.
 const TAKING: Duration = Duration::from_millis(1500);
+
+/// What the clocks of a machine and of the host may differ by, in seconds: how long the message that sets one may be under way.
+const CLOCK: f64 = 1.0;
 
 /// The kernel, and the two programs.
 pub struct Needs {
@@ -226,4 +229,23 @@ pub fn hostile(target: &Target, name: &str, mode: &str) -> String {
     // A failure would end the session: the agent goes on when who has stopped it is gone.
     assert_eq!(session.wait(TAKING), None, "the agent's place was not taken");
     token
+}
+
+/// Expects that the clock of a machine, in which `exec` runs a command, shows the host's time.
+///
+/// # Panics
+/// When it does not.
+#[track_caller]
+pub fn expect_host_time(exec: impl Fn(&str) -> Output) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let before = now();
+    let text = exec("date +%s.%N").ok();
+    let after = now();
+    // Busybox tells whole seconds alone.
+    let (text, cut) = text.strip_suffix(".%N").map_or((text.as_str(), 0.0), |whole| (whole, 1.0));
+    let inside: f64 = text.parse().unwrap();
+    assert!(
+        (before - CLOCK - cut..after + CLOCK).contains(&inside),
+        "inside it is {inside}, outside it was {before} to {after}"
+    );
 }
