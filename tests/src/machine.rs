@@ -1,7 +1,7 @@
 //! What tests of the driver `qemu` need: programs and a kernel of the host, and looks at the processes of a machine.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -229,6 +229,22 @@ pub fn hostile(target: &Target, name: &str, mode: &str) -> String {
     // A failure would end the session: the agent goes on when who has stopped it is gone.
     assert_eq!(session.wait(TAKING), None, "the agent's place was not taken");
     token
+}
+
+/// The control: what speaks there is the program that was put into the agent's place. The session is not waited for: that program
+/// does not end because nobody reads it.
+///
+/// # Panics
+/// When it is somebody else.
+#[track_caller]
+pub fn it_speaks(target: &Target, token: &str) {
+    let mut ssh = target.ssh(&["-l", token, "box", "anything"]);
+    let mut ssh = Guard::spawn(ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut said = vec![0; 100_000];
+    let mut out = ssh.child().stdout.take().unwrap();
+    // A client that never gets so much is ended with the test.
+    out.read_exact(&mut said).expect("the hostile program does not speak");
+    assert!(said.iter().all(|&byte| byte == b'x'), "it is not the hostile program that speaks");
 }
 
 /// Expects that the clock of a machine, in which `exec` runs a command, shows the host's time.
