@@ -66,6 +66,17 @@ fn heavy_a_machine_has_a_disk_a_console_and_vsock() {
     let script = format!("i=0; while [ $i -lt {count} ]; do ssh-add -l || exit 1; i=$((i+1)); done");
     let text = run(&mut agent.ssh(&target, &["-A", "box", &script]), Feed::Null, PATIENCE).ok();
     assert_eq!(text.lines().filter(|line| line.contains(&fingerprint)).count(), count);
+
+    // A gateway that did not make the machine gets in by the socket of its vsock device.
+    let gateway = target.gateway();
+    let socket = gateway.data_dir().join("sandboxes").join(machine::id(&target, "box")).join("vm/vsock");
+    gateway.create_sandbox("guest", &["--link", &format!("hybrid:{}:1024", socket.display())]);
+    let token = gateway.token("guest", &[]).token;
+    let who = "cat; cat /proc/sys/kernel/random/boot_id; exit 7";
+    let mut ssh = target.ssh(&["-l", &token, "box", who]);
+    let output = run(&mut ssh, Feed::Bytes(b"in and out\n".to_vec()), DEADLINE);
+    let boot = target.exec("cat /proc/sys/kernel/random/boot_id").ok();
+    assert_eq!((output.code, output.text()), (7, format!("in and out\n{boot}\n")), "{output:?}");
 }
 
 /// Memory of the machines below, and what their processes may have beside it, in bytes.
