@@ -514,16 +514,11 @@ fn without_an_engine_only_its_users_are_told() {
 
 #[test]
 fn docker_runs_gvisor_where_it_is_installed() {
-    let Some(runsc) = paths::which("runsc") else {
+    if paths::which("runsc").is_none() {
         skip::because("runsc is not installed");
         return;
-    };
-    let Some(ground) = Ground::new(Kind::Docker, &["--image", "bb"]) else { return };
-    let known = ground.engine.cli(&["info", "-f", "{{json .Runtimes}}"]).ok();
-    if !known.contains("runsc") {
-        skip::because(&format!("dockerd does not know {} as a runtime", runsc.display()));
-        return;
     }
+    let Some(ground) = Ground::new(Kind::Docker, &["--image", "bb"]) else { return };
     ground
         .target
         .gateway()

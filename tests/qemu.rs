@@ -280,6 +280,7 @@ fn heavy_a_machine_boots_when_that_is_configured() {
     let Some(needs) = Needs::find() else { return };
     let (target, _image) = start(&needs, "start = \"cold\"");
     assert_eq!(target.exec("echo from $(ls /sys/class/net)").ok(), "from lo");
+    machine::expect_host_time(|command| target.exec(command));
     let gateway = target.gateway();
     let machines: Vec<_> =
         std::fs::read_dir(gateway.data_dir().join("machines")).unwrap().flatten().collect();

@@ -6,29 +6,30 @@
     reason = "tests report by panicking"
 )]
 
-use std::io::Read as _;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use sandgate_tests::client::DEADLINE;
 use sandgate_tests::machine::{self, Needs};
-use sandgate_tests::process::{Guard, resident, try_run};
+use sandgate_tests::process::{Guard, peak, resident, try_run};
 use sandgate_tests::{Feed, Options, Target, run};
 
 /// What the gateway may grow by, whatever a guest sends.
 const GROWTH: u64 = 48 << 20;
 /// Within which an honest client gets in beside it.
 const HONEST: Duration = Duration::from_secs(1);
-/// Attacks of one machine each: floods, an end of reading, resets and lies.
+/// Attacks of one machine each: floods, an end of reading, resets and lies, and a port that nobody listens on any more.
 const MODES: &[&str] = &[
     "exec-flood",
     "exec-control-flood",
     "exec-ping-flood",
     "exec-silence",
     "exec-cut",
+    "exec-cut-random",
     "exec-random",
     "close",
+    "port-closed",
 ];
 
 /// An honest client gets in, and soon; the fastest of three, since the machine next door has a processor of ours, too.
@@ -42,18 +43,6 @@ fn honest(target: &Target, beside: &str) {
     assert!(took < HONEST, "beside {beside} it took {took:?}");
 }
 
-/// The control: what speaks there is the program that was put into the agent's place. The session is not waited for: that program
-/// does not end because nobody reads it.
-fn it_speaks(target: &Target, token: &str) {
-    let mut ssh = target.ssh(&["-l", token, "box", "anything"]);
-    let mut ssh = Guard::spawn(ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()));
-    let mut said = vec![0; 100_000];
-    let mut out = ssh.child().stdout.take().unwrap();
-    // A client that never gets so much is ended with the test.
-    out.read_exact(&mut said).expect("the hostile program does not speak");
-    assert!(said.iter().all(|&byte| byte == b'x'), "it is not the hostile program that speaks");
-}
-
 #[test]
 fn heavy_a_machine_taken_over_by_its_root() {
     let Some(needs) = Needs::find() else { return };
@@ -63,14 +52,21 @@ fn heavy_a_machine_taken_over_by_its_root() {
     for mode in MODES {
         let token = machine::hostile(&target, mode, mode);
         if *mode == "exec-flood" {
-            it_speaks(&target, &token);
+            machine::it_speaks(&target, &token);
         }
         let mut unread = target.ssh(&["-l", &token, "box", "anything"]);
         let unread = Guard::spawn(unread.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let _ =
-            try_run(&mut target.ssh(&["-l", &token, "box", "anything"]), Feed::Null, Duration::from_secs(2));
+        // Each is cut elsewhere.
+        for _ in 0..if *mode == "exec-cut-random" { 20 } else { 1 } {
+            let mut visit = target.ssh(&["-l", &token, "box", "anything"]);
+            let visit = try_run(&mut visit, Feed::Null, Duration::from_secs(2));
+            if let (Ok(output), "exec-cut-random" | "port-closed") = (visit, *mode) {
+                let errors = output.errors();
+                assert!(output.code == 255 && errors.contains("sandgate: "), "{mode}: {errors:?}");
+            }
+        }
         honest(&target, mode);
-        let grown = resident(target.pid()).saturating_sub(before);
+        let grown = peak(target.pid()).saturating_sub(before);
         assert!(grown < GROWTH, "{mode}: the gateway grew by {grown} bytes");
         drop(unread);
         let start = Instant::now();
@@ -112,7 +108,7 @@ fn timed_a_device_that_lies() {
         assert_ne!(output.code, 0, "{how}");
         assert!(output.errors().contains("sandgate: "), "{how}: the user was told {:?}", output.errors());
         target.gateway().cli(&["sandbox", "rm", "--force", how]).ok();
-        let grown = resident(target.pid()).saturating_sub(before);
+        let grown = peak(target.pid()).saturating_sub(before);
         assert!(grown < GROWTH, "{how}: the gateway grew by {grown} bytes");
     }
     assert!(!target.log().contains("panicked"), "a panic in the gateway");

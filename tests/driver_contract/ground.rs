@@ -13,7 +13,7 @@ use sandgate_tests::{Options, Output, Target, paths, rootfs};
 use crate::guest::{Guest, Link, hybrid_door};
 
 /// What the image is called in a container engine.
-const IMAGE: &str = "contract";
+pub const IMAGE: &str = "contract";
 
 /// The grounds that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,12 @@
 """A guest agent that has been taken over: it keeps the protocol until the point that HOSTILE names, and then does not.
 
 It runs as the first process of a sandbox in place of the real agent, so it has what a real attacker would have: the listening
-socket that the host side made, or standard input and output.
+socket that the host side made, or standard input and output, which carry all sessions then. With --hold it only keeps a container open.
 """
 
 import os
 import random
+import signal
 import socket
 import stat
 import struct
@@ -35,6 +36,25 @@ def listener():
     return None
 
 
+class Pipes:
+    """Standard input and output in the place of a connection."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def sendall(self, data):
+        with self.lock:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(1, left):]
+
+    def recv(self, count):
+        return os.read(0, count)
+
+    def close(self):
+        os._exit(0)
+
+
 def frame(stream, kind, payload=b""):
     return struct.pack(">IB", stream, kind) + struct.pack(">I", len(payload))[1:] + payload
 
@@ -50,7 +70,10 @@ PASSED = []
 def read_exactly(link, count):
     data = b""
     while len(data) < count:
-        chunk, descriptors, _, _ = socket.recv_fds(link, count - len(data), 8)
+        if isinstance(link, Pipes):
+            chunk, descriptors = link.recv(count - len(data)), []
+        else:
+            chunk, descriptors, _, _ = socket.recv_fds(link, count - len(data), 8)
         PASSED.extend(descriptors)
         if not chunk:
             raise EOFError
@@ -118,6 +141,12 @@ def misbehave(link, stream):
     elif MODE == "exec-cut":
         link.sendall((opened + frame(stream, STDOUT, b"half"))[:-2])
         link.close()
+    elif MODE == "exec-cut-random":
+        # Anywhere in a frame, each time elsewhere; what the other side has sent is left unread, which resets a connection.
+        link.sendall(opened)
+        blocks = frame(stream, STDOUT, b"r" * 1000) * 200
+        link.sendall(blocks[:random.randrange(len(blocks))])
+        link.close()
     elif MODE == "exec-pass-unasked" or MODE == "exec-pass-hold":
         # "It runs on the pipes that you passed": there are none in the first case, and nothing ever ends in the second.
         link.sendall(opened_exec(stream, passed=1))
@@ -157,6 +186,13 @@ def misbehave(link, stream):
                                generator.randbytes(generator.choice([0, 1, 4, 5, 16, 64, 300]))))
     else:
         raise SystemExit("no such mode: " + MODE)
+
+
+def alone(link, stream):
+    try:
+        misbehave(link, stream)
+    except OSError:
+        link.close()
 
 
 def incoming(stream, number):
@@ -239,6 +275,9 @@ def serve(link):
                 link.sendall(frame(stream, OPENED, b"\x02" + struct.pack(">III", 1, 0, 0)))
             elif kind == OPEN and MODE.startswith("forward"):
                 misbehave_forwarding(link, stream, payload[0])
+            elif kind == OPEN and isinstance(link, Pipes):
+                # The others that are on it come as well.
+                threading.Thread(target=alone, args=(link, stream), daemon=True).start()
             elif kind == OPEN:
                 misbehave(link, stream)
     except (EOFError, OSError):
@@ -246,9 +285,13 @@ def serve(link):
 
 
 def main():
+    if "--hold" in sys.argv:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        while True:
+            signal.pause()
     accept = listener()
     if accept is None:
-        sys.exit("there is no listening socket to abuse")
+        return serve(Pipes())
     while True:
         link, _ = accept.accept()
         threading.Thread(target=serve, args=(link,), daemon=True).start()

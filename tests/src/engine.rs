@@ -108,6 +108,14 @@ impl Engine {
                     "--iptables=false",
                     "--ip-masq=false",
                 ]);
+                if let Some(runsc) = paths::which("runsc") {
+                    // On newer kernels it takes a container's network namespace for the host's and refuses to run. No container here has a network.
+                    let config = serde_json::json!({
+                        "runtimes": {"runsc": {"path": runsc, "runtimeArgs": ["--network=none"]}},
+                    });
+                    std::fs::write(dir.join("daemon.json"), config.to_string()).unwrap();
+                    command.args(["--config-file", &at("daemon.json")]);
+                }
                 command
             }
             Kind::Podman => {

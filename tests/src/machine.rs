@@ -1,19 +1,22 @@
 //! What tests of the driver `qemu` need: programs and a kernel of the host, and looks at the processes of a machine.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
 use crate::client::DEADLINE;
 use crate::process::{Feed, Guard, run};
-use crate::{Options, Target, paths, rootfs, skip};
+use crate::{Options, Output, Target, paths, rootfs, skip};
 
 /// From the last words of `hostile/takeover.py` until its program listens, under emulation.
 const TAKING: Duration = Duration::from_millis(1500);
+
+/// What the clocks of a machine and of the host may differ by, in seconds: how long the message that sets one may be under way.
+const CLOCK: f64 = 1.0;
 
 /// The kernel, and the two programs.
 pub struct Needs {
@@ -226,4 +229,39 @@ pub fn hostile(target: &Target, name: &str, mode: &str) -> String {
     // A failure would end the session: the agent goes on when who has stopped it is gone.
     assert_eq!(session.wait(TAKING), None, "the agent's place was not taken");
     token
+}
+
+/// The control: what speaks there is the program that was put into the agent's place. The session is not waited for: that program
+/// does not end because nobody reads it.
+///
+/// # Panics
+/// When it is somebody else.
+#[track_caller]
+pub fn it_speaks(target: &Target, token: &str) {
+    let mut ssh = target.ssh(&["-l", token, "box", "anything"]);
+    let mut ssh = Guard::spawn(ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut said = vec![0; 100_000];
+    let mut out = ssh.child().stdout.take().unwrap();
+    // A client that never gets so much is ended with the test.
+    out.read_exact(&mut said).expect("the hostile program does not speak");
+    assert!(said.iter().all(|&byte| byte == b'x'), "it is not the hostile program that speaks");
+}
+
+/// Expects that the clock of a machine, in which `exec` runs a command, shows the host's time.
+///
+/// # Panics
+/// When it does not.
+#[track_caller]
+pub fn expect_host_time(exec: impl Fn(&str) -> Output) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let before = now();
+    let text = exec("date +%s.%N").ok();
+    let after = now();
+    // Busybox tells whole seconds alone.
+    let (text, cut) = text.strip_suffix(".%N").map_or((text.as_str(), 0.0), |whole| (whole, 1.0));
+    let inside: f64 = text.parse().unwrap();
+    assert!(
+        (before - CLOCK - cut..after + CLOCK).contains(&inside),
+        "inside it is {inside}, outside it was {before} to {after}"
+    );
 }

@@ -151,12 +151,18 @@ impl Supervised {
         }
         if matches!(change, Change::Resume) {
             // It has seen a long moment and nothing of what happened in it; how well its clock took that is its kernel's matter.
-            let guest = Guest::new(self.link(id));
-            if let Err(error) = guest.set_clock().await {
-                tracing::warn!(sandbox = %id, %error, "the clock of a resumed sandbox could not be set");
-            }
+            self.set_clock(id).await;
         }
         Ok(())
+    }
+
+    /// Gives a machine the host's time. What its configuration says is of the moment when the start began, which may be a whole boot ago.
+    async fn set_clock(&self, id: &SandboxId) {
+        if let Kind::Machine(_) = self.inner.kind
+            && let Err(error) = Guest::new(self.link(id)).set_clock().await
+        {
+            tracing::warn!(sandbox = %id, %error, "the clock of a sandbox could not be set");
+        }
     }
 
     fn dir(&self, id: &SandboxId) -> SandboxDir {
@@ -222,7 +228,7 @@ impl Supervised {
         Ok(after)
     }
 
-    /// Waits until the agent answers, or until there is no more hope.
+    /// Waits until the agent answers, or until there is no more hope. What answers has the host's time.
     async fn wait_ready(&self, id: &SandboxId) -> Result<(), DriverError> {
         if self.inner.ready_timeout.is_zero() {
             return Ok(());
@@ -236,7 +242,10 @@ impl Supervised {
             let guest = Guest::with_timeouts(Arc::clone(&link), timeouts);
             let left = deadline.saturating_duration_since(Instant::now());
             let last = match tokio::time::timeout(left, guest.info()).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => {
+                    self.set_clock(id).await;
+                    return Ok(());
+                }
                 Ok(Err(error)) => {
                     if matches!(error, GuestError::Timeout { .. }) {
                         patience = patience.saturating_mul(2);

@@ -1,9 +1,9 @@
 //! The initramfs: the agent as `/init`, the modules, and for templates a table of the machine's empty slots.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 
@@ -20,6 +20,12 @@ use crate::state::lock::OpLock;
 const FORMAT: &str = "2";
 /// How long to wait for another machine that makes the same file.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many are kept: as many kernels and agents as a host uses in turns, each with what it is for. One has some megabytes.
+const KEPT: usize = 8;
+/// What was used within this time stays nonetheless: a machine that starts may be about to read it.
+const IN_USE: Duration = Duration::from_secs(600);
+/// Of the names of those that boot, and of those that templates are made with.
+const SUFFIXES: [&str; 2] = ["initramfs", "template-initramfs"];
 /// Modes of what is in the archive.
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -44,12 +50,15 @@ pub(super) fn prepare(
     report: &mut Report,
 ) -> Result<PathBuf, Failure> {
     let home = machines(data)?;
+    let [boot, template] = SUFFIXES;
     let suffix = match purpose {
-        Use::Boot => "initramfs",
-        Use::Template => "template-initramfs",
+        Use::Boot => boot,
+        Use::Template => template,
     };
     let path = home.join(format!("{}.{suffix}", key(kernel, agent)));
-    if path.exists() {
+    // For whoever removes those that have not been used for longest.
+    let used = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+    if used.is_ok() && path.exists() {
         return Ok(path);
     }
     let lock =
@@ -68,7 +77,33 @@ pub(super) fn prepare(
     fs::write(&fresh, archive)
         .and_then(|()| fs::rename(&fresh, &path))
         .map_err(Failure::io("write the initramfs"))?;
+    prune(&home, SystemTime::now());
     Ok(path)
+}
+
+/// Removes all but some that were used last, and what was left of interrupted attempts.
+fn prune(machines: &Path, now: SystemTime) {
+    let Ok(entries) = fs::read_dir(machines) else { return };
+    let files =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
+    let (mut whole, mut unused): (Vec<_>, Vec<_>) = files.partition(|(_, path)| is_initramfs(path));
+    unused.retain(|(_, path)| path.is_file() && path.to_string_lossy().contains(".new."));
+    whole.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+    unused.extend(whole.into_iter().skip(KEPT));
+    for (used, path) in unused {
+        if now.duration_since(used).is_ok_and(|ago| ago > IN_USE) {
+            let _ = fs::remove_file(&path);
+            let lock = path.with_extension("lock");
+            // Of both that have this name. Whoever waits for it finds that it is gone, and makes another.
+            if is_initramfs(&path) && !SUFFIXES.iter().any(|suffix| path.with_extension(suffix).exists()) {
+                let _ = fs::remove_file(lock);
+            }
+        }
+    }
+}
+
+fn is_initramfs(path: &Path) -> bool {
+    path.extension().is_some_and(|it| SUFFIXES.iter().any(|suffix| it == *suffix))
 }
 
 /// The same for the same kernel, modules and agent. The agent's path holds its digest; modules that are installed anew get another index.
@@ -152,6 +187,42 @@ mod tests {
             assert_ne!(key(&kernel, agent), key(&other, agent), "{other:?}");
         }
         assert_ne!(key(&kernel, agent), key(&kernel, Path::new("/agents/01/sandgate-agent")));
+    }
+
+    #[test]
+    fn those_that_were_not_used_for_longest_go() {
+        let home = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let make = |name: &str, ago: u64| {
+            let file = File::create(home.path().join(name)).unwrap();
+            file.set_modified(now - Duration::from_secs(ago)).unwrap();
+        };
+        let hours = |n: usize| 3600 * n as u64;
+        for n in 0..KEPT + 2 {
+            make(&format!("{n}.initramfs"), hours(n + 1));
+            make(&format!("{n}.lock"), hours(n + 1));
+        }
+        // More than are kept, but of these minutes.
+        make("now.template-initramfs", 1);
+        make("now.lock", 1);
+        for (name, ago) in [("kernels.json", 99), ("a.new.77", 99), ("b.new.78", 0), ("c.template", 99)] {
+            make(name, hours(ago));
+        }
+        prune(home.path(), now);
+        let there = |name: &str| home.path().join(name).exists();
+        for n in 0..KEPT + 2 {
+            let kept = n < KEPT - 1;
+            assert_eq!((there(&format!("{n}.initramfs")), there(&format!("{n}.lock"))), (kept, kept), "{n}");
+        }
+        assert!(there("now.template-initramfs") && there("now.lock"));
+        assert!(there("kernels.json") && there("b.new.78") && there("c.template") && !there("a.new.77"));
+        // One whose other half is still there keeps the lock of both.
+        for n in 0..=KEPT {
+            make(&format!("n{n}.initramfs"), 700);
+        }
+        make("now.initramfs", hours(50));
+        prune(home.path(), now);
+        assert!(!there("now.initramfs") && there("now.template-initramfs") && there("now.lock"));
     }
 
     #[test]
