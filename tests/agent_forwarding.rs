@@ -52,12 +52,7 @@ fn audit_row(target: &Target, words: &[&str]) -> String {
 
 /// One number of the gateway's page of metrics.
 fn metric(target: &Target, name: &str) -> u64 {
-    let mut command = Command::new("curl");
-    command.args(["-sf", &format!("http://127.0.0.1:{}/metrics", target.gateway().http_port)]);
-    let page = run(&mut command, Feed::Null, DEADLINE).ok();
-    let line = page.lines().find(|line| line.split(' ').next() == Some(name));
-    line.and_then(|line| line.split(' ').nth(1)?.parse().ok())
-        .unwrap_or_else(|| panic!("no {name} in {page}"))
+    target.gateway().metric(name)
 }
 
 /// Open descriptors of a process.
@@ -67,5 +62,5 @@ fn descriptors(pid: u32) -> usize {
 
 /// The guest agent's process.
 fn guest_agent(target: &Target) -> u32 {
-    target.gateway().json(&["sandbox", "inspect", "box"])["pid"].as_u64().unwrap() as u32
+    target.gateway().agent_pid("box")
 }

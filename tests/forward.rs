@@ -8,6 +8,8 @@
 
 #[path = "forward/bulk.rs"]
 mod bulk;
+#[path = "forward/killed.rs"]
+mod killed;
 
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
@@ -15,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use sandgate_tests::client::{DEADLINE, Master};
 use sandgate_tests::data::{random, sha256};
-use sandgate_tests::forward::{Near, Server, Side, descriptors, watched};
+use sandgate_tests::forward::{Near, Server, Side, watched};
 use sandgate_tests::process::Guard;
-use sandgate_tests::wait::{free_port, scaled, until};
+use sandgate_tests::wait::{free_port, until};
 use sandgate_tests::{Feed, Kind, Options, Target, run, skip};
 
 /// A forward to a port (`at` is digits) or a socket, and its near end.
@@ -283,67 +285,6 @@ fn timed_a_forward_that_nobody_reads_does_not_delay_a_key_press() {
         slowest = slowest.max(start.elapsed());
     }
     assert!(slowest < PROMPT, "a key press took {slowest:?}");
-}
-
-/// Sockets of the sandbox that are not merely remembered (`TIME_WAIT`), and descriptors of its agent.
-fn inside(target: &Target) -> (usize, usize) {
-    let command = "cat /proc/net/tcp /proc/net/tcp6 /proc/net/unix | grep -vc ' 06 0'; ls /proc/1/fd | wc -l";
-    let text = target.exec(command).ok();
-    let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap())
-}
-
-#[test]
-fn heavy_killed_clients_leave_nothing() {
-    let target = Target::start();
-    if target.kind() == Kind::Sshd {
-        return skip::because("it counts what is inside the sandbox");
-    }
-    let echo = Server::start(&target, "echo", "0");
-    let hold = Server::start(&target, "hold", "0");
-    let flood = Server::start(&target, "flood", "0");
-    let gateway = target.pid();
-    let mut before = None;
-    for round in 0..scaled(200) {
-        let near: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
-        let mut command = target.ssh(&["-o", "ExitOnForwardFailure=yes"]);
-        for (near, server) in near.iter().zip([&echo, &hold, &flood]) {
-            command.args(["-L", &format!("{near}:127.0.0.1:{}", server.at)]);
-        }
-        command.args([
-            "-R",
-            "0:127.0.0.1:1",
-            "-R",
-            &format!("/tmp/r{round}:127.0.0.1:1"),
-            "box",
-            "sleep 1000",
-        ]);
-        let client = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-        let mut connections: Vec<Near> = near.iter().map(|near| Near::connect(near)).collect();
-        connections[0].write(b"x").unwrap();
-        assert_eq!(connections[0].read(1).unwrap(), b"x");
-        if round % 2 == 0 {
-            connections[1].end();
-        }
-        // kill -9
-        drop(client);
-        if round == 0 {
-            // After the first round whatever is made once has been made.
-            std::thread::sleep(Duration::from_secs(3));
-            drop(connections);
-            before = Some((descriptors(gateway), inside(&target)));
-        }
-    }
-    let before = before.unwrap();
-    let mut now = before;
-    let gone = until(DEADLINE, || {
-        now = (descriptors(gateway), inside(&target));
-        now.0 <= before.0 && now.1.0 <= before.1.0 && now.1.1 <= before.1.1
-    });
-    assert!(
-        gone,
-        "(descriptors of the gateway, (sockets, descriptors of the agent)): {before:?} became {now:?}"
-    );
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Rest {
     gateway: Process,
     agent: Process,
     sessions: usize,
+    /// Tasks of the gateway.
+    tasks: u64,
     /// Processes in the sandbox, less the one that counts.
     processes: usize,
     /// Gauges of `/metrics` that are not zero.
@@ -71,6 +73,7 @@ impl Rest {
         Rest {
             sessions: gateway.json(&["session", "ls"]).as_array().unwrap().len(),
             gauges: gauges(gateway.http_port),
+            tasks: gateway.metric("sandgate_tasks"),
             processes: processes.trim().parse().unwrap(),
             gateway: Process::of(gateway.pid()),
             agent: Process::of(pid as u32),
@@ -100,6 +103,7 @@ impl Rest {
             check(&format!("memory of the {who}"), now.memory, was.memory, slack + was.memory / 10);
         }
         check("sessions", self.sessions as u64, 0, 0);
+        check("tasks of the gateway", self.tasks, before.tasks, 0);
         check("processes in the sandbox", self.processes as u64, before.processes as u64, 0);
         found.extend(self.gauges.iter().map(|gauge| format!("not zero at rest: {gauge}")));
         found
@@ -118,8 +122,9 @@ impl fmt::Display for Rest {
         };
         write!(
             f,
-            "gateway {}; agent {}; {} sessions, {} processes",
+            "gateway {}, {} tasks; agent {}; {} sessions, {} processes",
             one(&self.gateway),
+            self.tasks,
             one(&self.agent),
             self.sessions,
             self.processes

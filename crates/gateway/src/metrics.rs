@@ -162,6 +162,8 @@ pub fn render(gateway: &Gateway) -> String {
     let connections = gateway.registry.connection_count() as u64;
     page.gauge("sandgate_connections", "Authenticated connections.", connections);
     page.gauge("sandgate_sessions", "Running sessions.", gateway.registry.list().len() as u64);
+    let tasks = tokio::runtime::Handle::try_current().map_or(0, |it| it.metrics().num_alive_tasks());
+    page.gauge("sandgate_tasks", "Tasks of the gateway, some of its own included.", tasks as u64);
     page.gauge(
         "sandgate_draining",
         "1 while the gateway ends and takes nobody in any more.",

@@ -1,12 +1,13 @@
 //! `-R` to ports (one chosen by the guest) and a socket, with stock ssh; visited by programs inside.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
-use sandgate_tests::Feed;
-use sandgate_tests::process::{Guard, try_run};
+use sandgate_tests::process::Guard;
 use sandgate_tests::wait::free_port;
 
-use super::{end, forwarder};
+use super::{end, forwarder, taken};
 use crate::ground::{Dice, Ground, Stop, Tally};
 use crate::servers::here;
 
@@ -40,10 +41,22 @@ for i in range(4):
         try: r=f(a)
         except OSError as e: r=str(e)
         print("good" if r is True else "bad %s: %s"%(a,r),flush=True)
-left=[to(sys.argv[1+i%2]) for i in range(int(sys.argv[4]))]
-for s in left: s.send(b"d"*1000)
+left=[to(sys.argv[1+i%3]) for i in range(int(sys.argv[4]))]
+for i,s in enumerate(left):
+    s.setblocking(False)
+    try:
+        while s.send(b"d"*50000) and i%2: pass
+    except OSError: pass
+    if i%4==0: s.shutdown(socket.SHUT_WR)
 print("left",flush=True)
-time.sleep(1)
+for s in left:
+    s.settimeout(60)
+    try:
+        while s.recv(65536): pass
+    except TimeoutError: print("bad a visitor is held though the client is gone",flush=True)
+    except OSError: pass
+    s.close()
+    print("cut",flush=True)
 "#;
 
 pub fn run(ground: &Ground, stop: &Stop, tally: &Tally) {
@@ -67,26 +80,28 @@ pub fn run(ground: &Ground, stop: &Stop, tally: &Tally) {
     }
 }
 
-/// Visits, and ends the client while some visitors are still there.
+/// Visits. The client is ended while some visitors are in the middle of something: their connections must end, too.
 fn visit(ground: &Ground, tally: &Tally, at: [&str; 3], dice: &mut Dice, client: Guard) {
-    let left = dice.roll(20);
-    let count = left.to_string();
+    let count = dice.roll(20).to_string();
     let mut command = ground.target.gateway().command(&["exec", "box", "--", "python3", "-c", VISITS]);
-    command.args(at).arg(&count);
-    let visits = std::thread::spawn(move || try_run(&mut command, Feed::Null, Duration::from_secs(150)).ok());
-    let output = match visits.join() {
-        Ok(Some(output)) => output,
-        _ => return tally.fail("visitors hang"),
-    };
-    for line in output.text().lines() {
+    command.args(at).arg(&count).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut visitors = Guard::spawn(&mut command);
+    // Every wait of theirs has an end, so this has one.
+    let lines = BufReader::new(taken(|child| child.stdout.take(), &mut visitors)).lines();
+    let mut client = Some(client);
+    for line in lines.map_while(Result::ok) {
         match line.strip_prefix("bad ") {
             Some(said) => tally.fail(said),
-            None if line == "good" => tally.succeed(),
-            None => (0..left).for_each(|_| tally.cut()),
+            None if line == "left" => {
+                if let Some(client) = client.take() {
+                    end(client, dice);
+                }
+            }
+            None if line == "cut" => tally.cut(),
+            None => tally.succeed(),
         }
     }
-    if output.code != 0 {
-        tally.fail(&output.errors());
+    if visitors.wait(Duration::from_secs(60)) != Some(0) {
+        tally.fail("visitors hang, or fail");
     }
-    end(client, dice);
 }

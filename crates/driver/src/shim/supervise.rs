@@ -313,9 +313,7 @@ impl Supervisor {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             matches!(recv(it, &mut byte[..], flags), Err(Errno::AGAIN))
         };
-        if self.watchers.len() >= MAX_WATCHERS {
-            self.watchers.retain(is_there);
-        }
+        self.watchers.retain(is_there);
         if self.watchers.len() < MAX_WATCHERS {
             lend(&watcher, "present\n", None);
             self.watchers.push(watcher);
