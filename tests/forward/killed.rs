@@ -18,8 +18,8 @@ use super::socks;
 const AT_ONCE: usize = 4;
 /// Where the shim is among the counted.
 const SHIM: usize = 1;
-/// A shim lets go of the connections of listeners that have ended when the next listener begins. Those of the last clients remain, and of as many
-/// whose end was not noticed yet when the last of them began.
+/// A shim lets go of the connection of a listener that has ended when the next one begins. Those of the last clients remain: each had a port and a
+/// display.
 const KEPT: u64 = 2 * AT_ONCE as u64;
 /// What memory may differ by, in bytes, of gateway, shim and agent: allocators keep some of what was used once.
 const GROWTH: [u64; 3] = [8 << 20, 2 << 20, 2 << 20];
