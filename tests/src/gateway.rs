@@ -96,7 +96,12 @@ impl Gateway {
         }
         self.process = Some(Guard::spawn(&mut command));
         let port = self.port;
-        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        // The control socket comes a moment after the port.
+        let control = self.data_dir.join("control.sock");
+        let listens = || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+                && std::os::unix::net::UnixStream::connect(&control).is_ok()
+        };
         assert!(
             crate::wait::until(Duration::from_secs(15), listens),
             "the gateway does not listen: {}",

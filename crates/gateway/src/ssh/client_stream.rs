@@ -23,10 +23,10 @@ impl ClientStream {
         Self { stream, quick_ack: QuickAck::new(), gather: Gather::new() }
     }
 
-    /// Whether the kernel keeps small input back.
+    /// Whether the kernel has kept input back until the time was over.
     #[cfg(test)]
-    pub(super) fn waits(&self) -> bool {
-        self.gather.waits()
+    pub(super) fn has_waited_in_vain(&self) -> bool {
+        self.gather.has_waited_in_vain()
     }
 }
 
