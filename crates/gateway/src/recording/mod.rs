@@ -18,6 +18,7 @@ use sandgate_policy::{Principal, RecordMode};
 use sandgate_record::{CastWriter, Head, Header, Terminal, TimelineWriter, Verdict, verify};
 use sandgate_store::{RecordingEnd, RecordingRow, RecordingsQuery, Store, StoreError};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use recorder::Begun;
@@ -34,6 +35,8 @@ const NOTE_AGAIN: Duration = Duration::from_secs(60);
 /// How long a session waits for its recording to begin: a disk that hangs must not hold it up for ever, and one that is busy is no reason
 /// to have none.
 const SLOWEST_START: Duration = Duration::from_secs(5);
+/// Recordings that begin at once. While a disk hangs each that was given up still waits for it, and sessions come without end.
+const MOST_BEGINNING: usize = 256;
 /// How long an ending gateway waits for the last words of recordings.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -88,6 +91,8 @@ pub struct Recordings {
     config: RecordingConfig,
     /// The writers of what is being recorded.
     tasks: TaskTracker,
+    /// Free places of those that begin: [`MOST_BEGINNING`].
+    beginning: Arc<Semaphore>,
 }
 
 impl Recordings {
@@ -100,7 +105,9 @@ impl Recordings {
         let directory = data_dir.join(DIRECTORY);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(RecordingError::File)?;
         let unfinished = store.unfinished_recordings().await?;
-        let recordings = Arc::new(Recordings { directory, store, config, tasks: TaskTracker::new() });
+        let beginning = Arc::new(Semaphore::new(MOST_BEGINNING));
+        let recordings =
+            Arc::new(Recordings { directory, store, config, tasks: TaskTracker::new(), beginning });
         let these = recordings.clone();
         tokio::spawn(async move { these.adopt(unfinished).await });
         let weak = Arc::downgrade(&recordings);
@@ -131,14 +138,19 @@ impl Recordings {
         // In a task of its own: a client that goes meanwhile must leave neither a file without a row nor a row that nobody ends.
         let (these, late) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let too_late = late.clone();
-        let made = tokio::spawn(async move {
-            let recorder = these.create(subject).await?;
-            if too_late.load(Ordering::Relaxed) {
-                // Its session goes on without it.
-                recorder.fail();
-            }
-            Ok::<_, RecordingError>(Begun::new(Some(recorder)))
-        });
+        let made = async move {
+            let place = these.beginning.clone().acquire_owned().await;
+            let create = async move {
+                let _place = place;
+                let recorder = these.create(subject).await?;
+                if too_late.load(Ordering::Relaxed) {
+                    // Its session goes on without it.
+                    recorder.fail();
+                }
+                Ok::<_, RecordingError>(Begun::new(Some(recorder)))
+            };
+            tokio::spawn(create).await
+        };
         let made = match tokio::time::timeout(SLOWEST_START, made).await {
             Ok(made) => made.unwrap_or(Err(RecordingError::BrokenOff)),
             Err(_) => {
